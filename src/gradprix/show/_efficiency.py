@@ -41,7 +41,7 @@ def _draw_budget(record: RaceRecord, axes: Axes) -> None:
     axes.set_ylim(min(displayed) - pad, max(displayed) + pad)
     axes.set_xlim(0.9, max(map(len, expected.values())))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.set_xlabel("trials, drawn at random from the first phase of tuning")
+    axes.set_xlabel("random trials of the first phase")
     percent_axis(axes.yaxis, record.plan.metric.percent)
     for entry in order:
         values, look = expected[entry.name], looks[entry.name]

@@ -12,7 +12,7 @@ from gradprix.text.figures import format_ranking_title, format_standing
 
 from ._formatting import diverged, format_difference, format_value, margin, reference, scale, verdict_on
 from ._svg import GREY, INK
-from .figure import Chart, Panel, clean, percent_axis, tag, write_beside
+from .figure import Chart, Panel, percent_axis, shorten, tag, write_beside
 from .palette import colour
 
 MARKS = {
@@ -26,7 +26,7 @@ MARKS = {
 """Sign of each verdict, and the class of its cells in the style sheet. The colour carries no further information."""
 ROW = 26
 """Height of a row of the ranking in pixels."""
-LONGEST = 24
+LONGEST = 18
 """Maximum length of a name beside a figure, in characters."""
 
 
@@ -41,8 +41,8 @@ def ranking(record: RaceRecord) -> Chart:
     name = reference(record) if record.plan.baseline else "the best mean"
     unit = " (pp)" if metric.percent else ""
     height = ROW * len(entries) + 62
-    left = min(190, 16 + 8 * max(min(len(entry.name), LONGEST) for entry in entries))
-    right = 14 + 6.4 * max(len(_standing(record, entry)) for entry in entries)
+    left = min(160, 16 + 8 * max(len(entry.name) for entry in entries))
+    right = min(135, 14 + 6.4 * max(len(_standing(record, entry)) for entry in entries))
     panels = (
         Panel(partial(_draw_seeds, record), metric.name, 400, height, (left, 14, 30, 32)),
         Panel(partial(_draw_differences, record), f"Difference from {name}{unit}", 400, height, (left, right, 30, 32)),
@@ -51,9 +51,8 @@ def ranking(record: RaceRecord) -> Chart:
 
 
 def _standing(record: RaceRecord, entry: EntryResult) -> str:
-    """Return an entry's result in as many letters as fit beside the figure."""
-    words = format_standing(record, entry)
-    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+    """Return an entry's result as it is written beside the figure: it names one entry to which it loses."""
+    return shorten(format_standing(record, entry).partition(" and ")[0], LONGEST)
 
 
 def _shade(entry: EntryResult) -> str:
@@ -67,9 +66,9 @@ def _draw_rows(axes: Axes, record: RaceRecord) -> None:
     axes.set_yticks(range(len(entries)), [""] * len(entries))
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     for row, entry in enumerate(entries):
-        name = clean(entry.name) if len(entry.name) <= LONGEST else f"{clean(entry.name)[: LONGEST - 1]}…"
+        name = shorten(entry.name, LONGEST)
         weight = "bold" if entry.is_leader else "normal"
         write_beside(axes, 0, row, name, xytext=(-8, 0), ha="right", weight=weight, entry=entry.name)
 

@@ -18,9 +18,11 @@ from gradprix.tuning.response_curve import ResponseCurve
 
 from ._formatting import format_value, margin, scale
 from ._metric_axis import MetricAxis
-from .figure import Chart, Panel, log_ticks, tag
+from .figure import Chart, Panel, log_ticks, shorten, tag
 from .palette import colour
 
+LONGEST = 25
+"""Maximum length of the title of a panel, in characters."""
 Line = list[tuple[float, float]]
 SIZE: dict[str, Any] = {"width": 190, "height": 150, "margins": (44, 8, 26, 24)}
 
@@ -41,7 +43,8 @@ def sensitivity(record: RaceRecord) -> Chart:
         middle = sum(spans[entry.name]) / 2
         limits = (middle - width / 2, middle + width / 2)
         draw = partial(_draw_learning_rates, record, entry, curves[entry.name], axis, limits)
-        title = f"{entry.name} {entry.tuned['lr']:g}, {format_factor(entry.tolerance_decades)}"
+        values = f" {entry.tuned['lr']:g}, {format_factor(entry.tolerance_decades)}"
+        title = shorten(entry.name, LONGEST - len(values)) + values
         panels.append(Panel(draw, title, alt=_describe(record, entry), entry=entry.name, **SIZE))
     return Chart("sensitivity", format_sensitivity_title(record), tuple(panels), 4)
 
@@ -190,7 +193,7 @@ def points(record: RaceRecord) -> Chart:
     panels = [
         Panel(
             partial(_draw_point, record, entry, name, tuned[entry.name], axis, values[name]),
-            f"{entry.name}: {name} {_format(entry.tuned[name])}",
+            shorten(f"{entry.name}: {name} {_format(entry.tuned[name])}", LONGEST),
             entry=entry.name,
             **SIZE,
         )

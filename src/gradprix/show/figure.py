@@ -140,6 +140,11 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\u00a0" else " " for c in text)
 
 
+def shorten(text: str, longest: int) -> str:
+    """Return a text without control characters, with an ellipsis in place of what exceeds a number of letters."""
+    return clean(text) if len(text) <= longest else f"{clean(text)[: longest - 1]}…"
+
+
 def to_svg(figure: Figure) -> str:
     """Return a figure as the source of an SVG file, in the colours of a light page."""
     return _save(figure, "svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))).decode()
@@ -213,7 +218,7 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]], gap: float 
         labels: vertical position in data coordinates, name and colour of each line, most important first.
         gap: least distance of names in pixels.
     """
-    bottom, top = axes.get_window_extent().y0, axes.get_window_extent().y1
+    bottom, top = axes.get_window_extent().y0 + 4, axes.get_window_extent().y1 - 4
     fitting = [each for each in labels if math.isfinite(each[0])][: max(1, int((top - bottom) // gap) + 1)]
     left = axes.get_xlim()[0]
     ends = [float(axes.transData.transform((left, y))[1]) for y, _, _ in fitting]

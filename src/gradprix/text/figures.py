@@ -112,7 +112,7 @@ def format_curves_title(record: "RaceRecord") -> str:
         return f"{last} has the best validation score after training."
     if half == last:
         return f"{last} is ahead at half of training and at the end."
-    return f"{half} is ahead at half of training, {last} at the end."
+    return f"By the median validation score, {half} is ahead at half of training, {last} at the end."
 
 
 def format_points_title(record: "RaceRecord") -> str:
