@@ -51,10 +51,12 @@ def expected_numbers(preset: Preset) -> dict[str, dict[str, float]]:
     minimum = float(landscape.value(torch.tensor(landscape.minima, dtype=torch.float64)).min())
     numbers = {}
     for racer in fields["who"].split(","):
-        name, *given = racer.split(":lr=")
+        name, *own = racer.split(":")
+        given = {key: float(value) for key, value in (each.split("=") for each in own)}
         rule, fixed = RACERS[name].rule, tuple(RACERS[name].fixed.items())
-        rate = float(given[0]) if given else tuned(rule, landscape, steps, given=fixed)
-        losses = descend([(rule, RACERS[name].values(lr=rate))], landscape, steps, start)[1][:, 0, 0] - minimum
+        rate = given["lr"] if "lr" in given else tuned(rule, landscape, steps, given=fixed)
+        values = RACERS[name].values(**{**given, "lr": rate})
+        losses = descend([(rule, values)], landscape, steps, start)[1][:, 0, 0] - minimum
         numbers[name] = {"rate": rate, "end": max(float(losses[-1]), 0), "maximum": float(losses.max())}
     return numbers
 
@@ -183,8 +185,19 @@ def test_hovering_fades_all_others(tab: Page, app_url: str):
     assert float(tab.evaluate(opacity, "adam")) == 1
 
 
+def test_hyperparameters_are_dragged_on_their_map(tab: Page, app_url: str):
+    show(tab, f"{app_url}?view=sweep&who=gd,momentum&of=momentum")
+    before = number(tab, "momentum", "end")
+    tab.locator("button.start").press("Shift+ArrowRight")
+    tab.locator("button.start").press("Shift+ArrowDown")
+    expect(tab.locator("tr[data-name=momentum] [data-field=rate]")).to_contain_text("given")
+    assert float(tab.get_by_label("momentum of momentum", exact=True).input_value()) < 0.9
+    assert number(tab, "momentum", "end") != before
+
+
 @pytest.mark.parametrize(
-    ("view", "element"), [("contour", "path.trail"), ("relief", "polygon"), ("starts", "rect + path, g > rect")]
+    ("view", "element"),
+    [("contour", "path.trail"), ("relief", "polygon"), ("starts", "g:first-child rect"), ("sweep", "g:first-child rect")],
 )
 def test_a_view_is_drawn(tab: Page, app_url: str, view: str, element: str):
     show(tab, f"{app_url}?surface=himmelblau&who=gd,momentum&view={view}")

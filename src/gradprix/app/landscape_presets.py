@@ -45,6 +45,15 @@ PRESETS = (
         "above the minimum.",
     ),
     Preset(
+        "The best momentum for a ravine",
+        True,
+        "view=sweep&who=momentum:lr=0.095:momentum=0.48",
+        "Each square is a run of 200 steps. For a ravine with κ = 30, theory gives the best pair: a momentum of "
+        "((√κ − 1)/(√κ + 1))² = 0.48 and a learning rate of (2/(√κ + 1))² = 0.095. The ring is there, and the run ends "
+        "{momentum.end} above the minimum. Right of the edge, at a learning rate of 2 (1 + β)/κ, momentum diverges; "
+        "with more momentum it oscillates and slows down. Drag the ring and watch the curve.",
+    ),
+    Preset(
         "RMSProp against Adam in a ravine",
         True,
         "condition=100&angle=45&who=rmsprop,adam",

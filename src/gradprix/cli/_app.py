@@ -18,6 +18,9 @@ def app(
     ] = "127.0.0.1",
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the app in the browser.")] = True,
     runs: Annotated[Path, typer.Option(help="Folder of saved races.")] = Path("runs"),
+    static: Annotated[
+        Path | None, typer.Option(help="Write the landscape page to this folder, as one file, and start no server.")
+    ] = None,
 ) -> None:
     """Watch optimizers descend test functions step by step, and start and follow races, in the browser.
 
@@ -26,6 +29,12 @@ def app(
     if find_spec("flask") is None:
         typer.echo("gradprix: the app needs Flask, which is not installed: pip install 'gradprix[app]'", err=True)
         raise typer.Exit(2)
+    if static is not None:
+        from gradprix.app.static_page import write_static_page
+
+        with report_errors(OSError):
+            echo(f"Landscape page: {write_static_page(static)}")
+        return
     from gradprix.app import LOOPBACK, serve
 
     def ready(address: str) -> None:

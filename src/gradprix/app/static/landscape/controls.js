@@ -125,7 +125,7 @@ export function buildViewControls(root, change) {
   root.replaceChildren(element("div", { role: "radiogroup", "aria-label": "View" }, ...radios.map((radio) => radio.element)), optimizer);
   return (state) => {
     for (const { value, input } of radios) input.checked = value === state.view;
-    optimizer.hidden = state.view !== "starts";
+    optimizer.hidden = !["starts", "sweep"].includes(state.view);
     const names = state.racers.map(({ name }) => name);
     select.replaceChildren(...names.map((name) => element("option", { value: name, selected: name === selectedRacer(state)?.name }, name)));
   };

@@ -1,9 +1,14 @@
 /** The two figures of the page: elements on the page, drawing, and export. */
 
 import { drawBasins, drawLegend } from "./basins_view.js";
+import { hyperparameters } from "./descent.js";
+import { formatNumber } from "./format.js";
 import { sampleSurface } from "./heights.js";
 import { drawLosses, layOutLosses } from "./loss_view.js";
 import { drawRelief, initialCamera, sampleRelief } from "./relief_view.js";
+import { RULES } from "./rules.js";
+import { drawSweep, settingPlace } from "./sweep_view.js";
+import { sweepAxes } from "./sweep.js";
 import { SURFACES } from "./surfaces.js";
 import { FONT, text } from "./svg.js";
 import { drawGround, drawPaths, layOutPlot, paintHeat } from "./surface_view.js";
@@ -12,12 +17,14 @@ import { drawGround, drawPaths, layOutPlot, paintHeat } from "./surface_view.js"
 const HIGHEST = 470;
 const LEGEND = 58;
 
-/** Return the pieces of a stage: its SVG with two layers, and where it has one, its heat map. */
+/** Return the pieces of a stage: its SVG with three layers, and its heat map if it has one. */
 function findStage(root) {
   const svg = root.querySelector("svg");
   svg.setAttribute("font-family", FONT);
-  svg.innerHTML = "<g></g><g></g>";
-  return { root, svg, ground: svg.children[0], front: svg.children[1], canvas: root.querySelector("canvas") };
+  svg.innerHTML = "<g></g><g></g><g></g>";
+  const [cells, ground, front] = svg.children;
+  cells.setAttribute("shape-rendering", "crispEdges");
+  return { root, svg, cells, ground, front, canvas: root.querySelector("canvas") };
 }
 
 const resize = ({ root, svg }, width, height) => {
@@ -43,20 +50,22 @@ export class SurfaceFigure {
     return this.samples.get(key);
   }
 
-  /** Draw the surface, unless what is drawn is the same. */
-  drawGround(state, theme) {
+  /** Draw what stands under the paths, unless it is there already. */
+  drawGround(state, racer, theme) {
     const width = Math.floor(this.root.clientWidth);
-    const key = JSON.stringify([width, theme.name, state.surface, state.parameters, state.view]);
+    const axesOfSweep = racer && sweepAxes(racer.name, state.steps);
+    const key = JSON.stringify([width, theme.name, state.surface, state.parameters, state.view, state.view === "sweep" && axesOfSweep]);
     if (key === this.key) return;
     this.key = key;
-    this.front.innerHTML = "";
-    this.layout = layOutPlot(SURFACES[state.surface].box, width, HIGHEST);
-    const isFlat = state.view !== "relief";
-    if (!isFlat) this.layout.height = Math.min(width * 0.85, HIGHEST);
+    for (const layer of [this.cells, this.ground, this.front]) layer.innerHTML = "";
+    const isSweep = state.view === "sweep" && racer;
+    this.layout = isSweep ? layOutPlot(axesOfSweep.box, width, HIGHEST, 0.7) : layOutPlot(SURFACES[state.surface].box, width, HIGHEST);
+    if (state.view === "relief") this.layout.height = Math.min(width * 0.85, HIGHEST);
+    this.height = this.layout.height + (hasLegend(state) ? LEGEND : 0);
+    resize(this, width, this.height);
     this.canvas.hidden = state.view !== "contour";
-    this.handle.hidden = !isFlat;
-    resize(this, width, this.layout.height + (state.view === "starts" ? LEGEND : 0));
-    this.ground.innerHTML = isFlat ? drawGround(this.layout, this.sample(state), theme, state.view === "contour") : "";
+    this.handle.hidden = state.view === "relief" || (state.view === "sweep" && !racer);
+    if (state.view === "contour" || state.view === "starts") this.ground.innerHTML = drawGround(this.layout, this.sample(state), theme, state.view === "contour");
     if (state.view === "contour") {
       paintHeat(this.canvas, this.sample(state), theme.ramp);
       const { left, top, width: across, height } = this.layout.plot;
@@ -64,39 +73,54 @@ export class SurfaceFigure {
     }
   }
 
-  /** Draw the paths up to step `t`, or the map of basins. */
-  drawFront({ state, run, t, theme, styles, dimmed, basins, minimum }) {
+  /** Draw the paths up to step `t`, or a map: `map` has its data, and is undefined while they are computed. */
+  drawFront({ state, run, racer, t, theme, styles, dimmed, map, minimum, rates }) {
     if (state.view === "relief") {
       const { width, height } = this.layout;
       const sample = this.sample(state, sampleRelief);
       this.front.innerHTML = drawRelief({ sample, camera: this.camera, width, height, run, t, styles, theme, dimmed });
       return;
     }
-    const surface = SURFACES[state.surface];
-    const [px, py] = [this.layout.x(state.start[0]), this.layout.y(state.start[1])];
-    Object.assign(this.handle.style, { left: `${px}px`, top: `${py}px` });
-    this.handle.setAttribute("aria-label", `Starting point ${state.start.map((value) => value.toPrecision(3)).join(", ")}: drag it, or move it with the arrow keys`);
+    if (state.view === "sweep" && racer) {
+      const h = { ...hyperparameters(RULES[racer.name], racer.own), lr: rates[racer.name] };
+      this.placeHandle(settingPlace(sweepAxes(racer.name, state.steps), h), `Hyperparameters of ${racer.name}`);
+    } else this.placeHandle(state.start, `Starting point ${state.start.map((value) => formatNumber(value)).join(", ")}`);
     if (state.view === "contour") {
-      this.front.innerHTML = drawPaths(this.layout, run, t, { styles, theme, dimmed, minima: surface.minima, markCrossing: state.mark === "crossing" });
+      const { minima } = SURFACES[state.surface];
+      this.front.innerHTML = drawPaths(this.layout, run, t, { styles, theme, dimmed, minima, markCrossing: state.mark === "crossing" });
+    } else this.drawMap(state, racer, map, minimum, theme);
+  }
+
+  drawMap(state, racer, map, minimum, theme) {
+    const { plot, height } = this.layout;
+    this.cells.setAttribute("opacity", map ? 1 : 0.3);
+    if (!map) {
+      const words = racer ? "computing…" : "Add an optimizer.";
+      this.front.innerHTML = text(plot.left + plot.width / 2, plot.top + plot.height / 2, words, { fill: theme.ink, "font-size": 15, "text-anchor": "middle" });
       return;
     }
-    const { plot } = this.layout;
-    if (!basins) {
-      this.front.innerHTML = text(plot.left + plot.width / 2, plot.top + plot.height / 2, "computing 961 descents…", { fill: theme.ink, "font-size": 15, "text-anchor": "middle" });
-      return;
-    }
-    const { source, legend } = drawBasins(this.layout, basins, surface, minimum, theme);
-    // The ground is drawn again above the cells, without the heat map: contour lines, axes and minima stay visible.
-    this.front.innerHTML = source + this.ground.innerHTML + drawLegend(legend, plot.left, this.layout.height + 2, plot.width, theme);
+    const drawn = state.view === "starts"
+      ? drawBasins(this.layout, map, SURFACES[state.surface], minimum, theme)
+      : drawSweep(this.layout, map, sweepAxes(racer.name, state.steps), minimum, theme);
+    this.cells.innerHTML = drawn.source;
+    if (drawn.frame) this.ground.innerHTML = drawn.frame;
+    this.front.innerHTML = drawLegend(drawn.legend, plot.left, height + 2, plot.width, theme);
+  }
+
+  placeHandle([x, y], words) {
+    Object.assign(this.handle.style, { left: `${this.layout.x(x)}px`, top: `${this.layout.y(y)}px` });
+    this.handle.setAttribute("aria-label", `${words}: drag it, or move it with the arrow keys`);
   }
 
   /** Return the figure for export. */
   export(state) {
     const heat = state.view === "contour" ? { canvas: this.canvas, ...this.layout.plot } : null;
-    const source = (state.view === "contour" ? this.ground.innerHTML : "") + this.front.innerHTML;
-    return { source, heat, width: this.layout.width, height: this.layout.height + (state.view === "starts" ? LEGEND : 0) };
+    const source = [this.cells, this.ground, this.front].map((layer) => layer.outerHTML).join("");
+    return { source, heat, width: this.layout.width, height: this.height };
   }
 }
+
+const hasLegend = ({ view }) => view === "starts" || view === "sweep";
 
 /** The losses against the step. */
 export class LossFigure {

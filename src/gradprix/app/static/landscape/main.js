@@ -7,11 +7,13 @@ import { LossFigure, SurfaceFigure } from "./figures.js";
 import { formatNumber } from "./format.js";
 import { buildPlayer } from "./player.js";
 import { buildPresets, fillIn } from "./presets.js";
-import { Results, findBasins, findRates } from "./results.js";
+import { Results, findBasins, findRates, findSweep } from "./results.js";
 import { computeRun } from "./run.js";
 import { readState, settingKey, writeState } from "./state.js";
 import { trackPointers } from "./pointers.js";
 import { SURFACES } from "./surfaces.js";
+import { sweepAxes } from "./sweep.js";
+import { settingAt } from "./sweep_view.js";
 import { makeBasinsCsv, makeCsv, makeTable } from "./table.js";
 import { readTheme } from "./theme.js";
 
@@ -29,7 +31,7 @@ let rates = {};
 let pending = [];
 let preview = null;
 let hovered = null;
-let basins;
+let map;
 let isScheduled = false;
 const tunedLast = {};
 const problems = find("problems");
@@ -92,7 +94,8 @@ const shownStep = () => preview ?? Math.min(state.t ?? state.steps, state.steps)
 
 function render() {
   const theme = readTheme();
-  surfaceFigure.drawGround(state, theme);
+  const racer = selectedRacer(state);
+  surfaceFigure.drawGround(state, racer, theme);
   const { minimum } = surfaceFigure.sample(state);
   ({ rates, pending } = findRates(state, results, tunedLast));
   const key = settingKey(state) + JSON.stringify(rates);
@@ -100,10 +103,9 @@ function render() {
     run = computeRun(state, rates, minimum);
     runKey = key;
   }
-  const racer = selectedRacer(state);
-  basins = state.view === "starts" && racer && !pending.includes(racer.name) ? findBasins(state, results, racer, rates[racer.name], BASIN_SIZE) : undefined;
+  map = racer && findMap(racer);
   const t = shownStep();
-  const drawn = { state, run, t, theme, styles, dimmed: new Set(pending), basins, minimum };
+  const drawn = { state, run, racer, t, theme, styles, dimmed: new Set(pending), map, minimum, rates };
   surfaceFigure.drawFront(drawn);
   lossFigure.draw(drawn);
   player.show(t, state.steps);
@@ -112,8 +114,14 @@ function render() {
   showWords(t);
   find("table").replaceChildren(makeTable(run, pending, styles));
   highlight();
-  root.dataset.ready = String(!pending.length && (state.view !== "starts" || basins !== undefined));
-  root.dataset.drawn = String(performance.now());
+  root.dataset.ready = String(!pending.length && (map !== undefined || !racer || !["starts", "sweep"].includes(state.view)));
+}
+
+/** Return the data of the map that the view shows; undefined if it shows none, or while it is computed. */
+function findMap(racer) {
+  if (state.view === "sweep") return findSweep(state, results, racer);
+  if (state.view !== "starts" || pending.includes(racer.name)) return undefined;
+  return findBasins(state, results, racer, rates[racer.name], BASIN_SIZE);
 }
 
 /** Write the comment of a preset, the values at the step that is shown, and what is being computed. */
@@ -128,8 +136,15 @@ function showWords(t) {
     comment.replaceChildren(element("b", {}, `${preset.title} `, verdict), element("p", {}, words));
   }
   find("status").textContent = pending.length ? `Tuning learning rates: ${pending.join(", ")}…` : "";
-  find("surface-title").textContent = state.view === "starts" ? `Where ${selectedRacer(state)?.name ?? "nothing"} ends, from each starting point` : "Paths on the surface";
-  find("surface-note").textContent = { contour: "Drag the ring, or click, to move the starting point. + marks a minimum.", relief: "Drag to turn. The height is the loss on a logarithmic scale.", starts: "Each square is a starting point. Point at it to see where it ends." }[state.view];
+  const name = selectedRacer(state)?.name ?? "no optimizer";
+  const [title, note] = {
+    contour: ["Paths on the surface", "Drag the ring, or click, to move the starting point. + marks a minimum."],
+    relief: ["Paths on the surface", "Drag to turn. The height is the loss on a logarithmic scale."],
+    starts: [`Where ${name} ends, from each starting point`, "Each square is a starting point. Point at it to see where it ends."],
+    sweep: [`Loss of ${name}, by its hyperparameters`, "Drag the ring to change the hyperparameters; the curves follow. Point at a square to see its loss."],
+  }[state.view];
+  find("surface-title").textContent = title;
+  find("surface-note").textContent = note;
   find("rotate").hidden = state.view !== "relief";
   find("loss-readout").textContent = `Step ${t}: ${run.map(({ name, losses }) => `${name} ${formatNumber(losses[t])}`).join(", ")}`;
 }
@@ -157,7 +172,7 @@ async function save(what, form) {
   const title = `${preset ? `${preset.title}: ` : ""}${what === "losses" ? "loss above the minimum" : find("surface-title").textContent.toLowerCase()}, step ${shownStep()}`;
   if (form === "csv") {
     const { minimum } = surfaceFigure.sample(state);
-    const content = what === "surface" && basins ? makeBasinsCsv(racer.name, rates[racer.name], basins, minimum) : makeCsv(run);
+    const content = what === "surface" && map && state.view === "starts" ? makeBasinsCsv(racer.name, rates[racer.name], map, minimum) : makeCsv(run);
     return download(content, `${name}.csv`, "text/csv");
   }
   if (form === "html") return download(await makeStandalone(writeState(state), pageSource, standalone), `gradprix-${state.surface}.html`, "text/html");
@@ -174,7 +189,13 @@ trackPointers({
   surfaceFigure,
   lossFigure,
   state: () => state,
-  moveStart: (start, isFinal) => change({ start: clampToBox(start) }, isFinal),
+  move: (point, isFinal) => {
+    const inside = clampToBox(point, surfaceFigure.layout.box);
+    const racer = selectedRacer(state);
+    if (state.view !== "sweep") return change({ start: inside }, isFinal);
+    const own = { ...racer.own, ...settingAt(sweepAxes(racer.name, state.steps), inside) };
+    return change({ racers: state.racers.map((each) => (each === racer ? { ...each, own } : each)) }, isFinal);
+  },
   turn: (by, tilt) => {
     const { camera } = surfaceFigure;
     surfaceFigure.camera = { turn: camera.turn + by, tilt: Math.min(Math.max(camera.tilt + tilt, 5), 88) };
@@ -194,10 +215,7 @@ trackPointers({
   },
 });
 
-const clampToBox = (point) => point.map((value, i) => {
-  const [low, high] = SURFACES[state.surface].box[i];
-  return Number(Math.min(Math.max(value, low), high).toPrecision(4));
-});
+const clampToBox = (point, box) => point.map((value, i) => Number(Math.min(Math.max(value, box[i][0]), box[i][1]).toPrecision(4)));
 
 addEventListener("popstate", () => open(location.search.slice(1), false));
 addEventListener("hashchange", () => open(location.hash.slice(1), false));

@@ -18,7 +18,7 @@ export function buildPlayer(root, seek, first = 0) {
     stop();
     seek(Math.min(Math.max(shown.t + by, first), shown.steps));
   };
-  const play = button("▶", "Play or pause (space)", () => (timer ? stop() : start()));
+  const play = element("button", { type: "button", title: "Play or pause (space)", onclick: () => (timer ? stop() : start()) }, "▶ Play");
   const slider = element("input", { type: "range", min: first, step: 1, "aria-label": "Step", oninput: () => {
     stop();
     seek(Number(slider.value));
@@ -27,8 +27,8 @@ export function buildPlayer(root, seek, first = 0) {
   const speed = element("select", { "aria-label": "Speed" }, ...Object.entries(SPEEDS).map(([value, label]) => element("option", { value }, label)));
   speed.value = "30";
   root.replaceChildren(
-    button("|◀", `To step ${first} (Home)`, () => move(-Infinity)), button("−1", "One step back (←)", () => move(-1)), play,
-    button("+1", "One step forward (→)", () => move(1)), button("▶|", "To the last step (End)", () => move(Infinity)), slider, output, speed,
+    button("|◀", `To step ${first} (Home)`, () => move(-Infinity)), button("◀", "One step back (←)", () => move(-1)), play,
+    button("▶", "One step forward (→)", () => move(1)), button("▶|", "To the last step (End)", () => move(Infinity)), slider, output, speed,
   );
   play.id = "play";
 
@@ -36,7 +36,7 @@ export function buildPlayer(root, seek, first = 0) {
     let last = performance.now();
     let due = 0;
     if (shown.t >= shown.steps) seek(first);
-    play.textContent = "❚❚";
+    play.textContent = "❚❚ Pause";
     const tick = (now) => {
       due += ((now - last) / 1000) * Number(speed.value);
       last = now;
@@ -52,7 +52,7 @@ export function buildPlayer(root, seek, first = 0) {
   function stop() {
     if (timer) cancelAnimationFrame(timer);
     timer = null;
-    play.textContent = "▶";
+    play.textContent = "▶ Play";
   }
 
   const KEYS = { " ": () => play.click(), ArrowLeft: () => move(-1), ArrowRight: () => move(1), Home: () => move(-Infinity), End: () => move(Infinity) };

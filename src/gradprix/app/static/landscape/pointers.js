@@ -10,10 +10,10 @@ const KEY_STEP = 1 / 200;
 /**
  * Listen to pointers and keys.
  *
- * Args: the figures; `state()`; and what to do: `moveStart(point, isFinal)`, `turn(degrees, tilt)`, `seek(t)`,
+ * Args: the figures; `state()`; and what to do: `move(point, isFinal)`, where the point has the coordinates of the plot, `turn(degrees, tilt)`, `seek(t)`,
  *   `preview(t)` with null at the end, `readOut(words)`.
  */
-export function trackPointers({ surfaceFigure, lossFigure, state, moveStart, turn, seek, preview, readOut }) {
+export function trackPointers({ surfaceFigure, lossFigure, state, move, turn, seek, preview, readOut }) {
   const { root: stage, handle } = surfaceFigure;
   let drag = null;
   const place = (event, figure) => {
@@ -40,13 +40,13 @@ export function trackPointers({ surfaceFigure, lossFigure, state, moveStart, tur
       Object.assign(drag, { x: event.clientX, y: event.clientY });
     } else if (drag?.isHandle) {
       drag.isMoved = true;
-      moveStart(surfaceFigure.layout.invert(...at), false);
+      move(surfaceFigure.layout.invert(...at), false);
     }
-    readOut(state().view !== "relief" && isInPlot(at) ? describePoint(surfaceFigure.layout.invert(...at), state()) : "");
+    readOut(["contour", "starts"].includes(state().view) && isInPlot(at) ? describePoint(surfaceFigure.layout.invert(...at), state()) : "");
   });
   stage.addEventListener("pointerup", (event) => {
     const isTap = drag && !drag.isRelief && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 6;
-    if (drag?.isHandle ? drag.isMoved : isTap) moveStart(surfaceFigure.layout.invert(...place(event, surfaceFigure)), true);
+    if (drag?.isHandle ? drag.isMoved : isTap) move(surfaceFigure.layout.invert(...place(event, surfaceFigure)), true);
     drag = null;
   });
   stage.addEventListener("pointercancel", () => (drag = null));
@@ -56,9 +56,10 @@ export function trackPointers({ surfaceFigure, lossFigure, state, moveStart, tur
     if (!direction) return;
     event.preventDefault();
     event.stopPropagation();
-    const { start, surface } = state();
+    const { invert, box } = surfaceFigure.layout;
     const part = event.shiftKey ? 10 * KEY_STEP : KEY_STEP;
-    moveStart(start.map((value, i) => value + direction[i] * part * (SURFACES[surface].box[i][1] - SURFACES[surface].box[i][0])), true);
+    const at = invert(parseFloat(handle.style.left), parseFloat(handle.style.top));
+    move(at.map((value, i) => value + direction[i] * part * (box[i][1] - box[i][0])), true);
   });
   for (const [id, by, tilt] of [["turn-left", -15, 0], ["turn-right", 15, 0], ["tilt-up", 0, 10], ["tilt-down", 0, -10]]) {
     document.getElementById(id).addEventListener("click", () => turn(by, tilt));

@@ -33,7 +33,7 @@ export function buildPresets(root, presets, open) {
     [true, "Works", "settings that suit their problem"],
     [false, "Fails", "what goes wrong, and why"],
   ].map(([works, title, words]) =>
-    element("section", {}, element("h3", {}, `${title} `, element("small", {}, words)), element("ul", {}, ...links.filter(({ preset }) => preset.works === works).map(({ item }) => item))));
+    element("section", {}, element("h2", {}, `${title} `, element("small", {}, words)), element("ul", {}, ...links.filter(({ preset }) => preset.works === works).map(({ item }) => item))));
   const filter = element("input", { type: "search", placeholder: "Find an example: overshoots, saddle, noise…", "aria-label": "Find an example", oninput: () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const { preset, item } of links) item.hidden = !words.every((word) => `${preset.title} ${preset.text} ${preset.query}`.toLowerCase().includes(word));

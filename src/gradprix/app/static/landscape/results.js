@@ -2,6 +2,7 @@
 
 import { inBackground } from "./background.js";
 import { RULES } from "./rules.js";
+import { sweepAxes } from "./sweep.js";
 
 /** Tasks of the worker, with the results that are known. */
 export class Results {
@@ -33,7 +34,7 @@ export class Results {
       this.known.set(key, await inBackground(task, args));
     } catch (error) {
       this.known.set(key, null);
-      this.onError(`${args.name}: the ${task === "tune" ? "learning rate" : "map of basins"} could not be computed (${error.message}).`);
+      this.onError(`${args.name}: the ${{ tune: "learning rate", basins: "map of basins", sweep: "map of hyperparameters" }[task]} could not be computed (${error.message}).`);
     }
     if (this.known.size > 2000) this.known.delete(this.known.keys().next().value);
     this.current = null;
@@ -67,3 +68,10 @@ export function findRates(state, results, last) {
 /** Return the basins of attraction of an optimizer at a learning rate, or undefined if they are not known yet. */
 export const findBasins = (state, results, { name, own }, lr, size) =>
   results.ask("basins", { name, given: { ...own, lr }, place: place(state, state.seed), steps: state.steps, size });
+
+/** Return the final losses over the hyperparameters of an optimizer, or undefined if they are not known yet. */
+export function findSweep(state, results, { name, own }) {
+  const { key } = sweepAxes(name, state.steps);
+  const given = Object.fromEntries(Object.entries(own).filter(([each]) => each !== "lr" && each !== key));
+  return results.ask("sweep", { name, given, place: place(state, state.seed), steps: state.steps, start: state.start });
+}

@@ -5,7 +5,7 @@ import { formatExact, formatLimit } from "./format.js";
 import { RULES } from "./rules.js";
 import { SURFACES } from "./surfaces.js";
 
-export const VIEWS = { contour: "Contour", relief: "3-D", starts: "Basins of attraction" };
+export const VIEWS = { contour: "Contour", relief: "3-D", starts: "Basins of attraction", sweep: "Hyperparameter map" };
 
 /** Label and range of each number. `log` marks a logarithmic slider, `slider` the upper end of a shorter one. */
 export const NUMBERS = {

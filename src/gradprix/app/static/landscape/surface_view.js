@@ -11,19 +11,20 @@ const DASHES = { solid: null, dashed: "7 3", dashdot: "8 3 2 3", dotted: "2 2.5"
 /**
  * Return the place of the plot in a figure of some width, and the maps from coordinates to pixels and back.
  *
- * Both axes have the same scale, so that gradients are at right angles to contour lines, unless the plot would be higher
- * than `highest`.
+ * Both axes have the same scale, so that gradients are at right angles to contour lines, unless `ratio` gives the height
+ * as a part of the width.
  */
-export function layOutPlot(box, width, highest) {
+export function layOutPlot(box, width, highest, ratio = null) {
   const [[x0, x1], [y0, y1]] = box;
   const plot = { left: MARGIN.left, top: MARGIN.top, width: Math.max(width - MARGIN.left - MARGIN.right, 120) };
-  plot.height = (plot.width * (y1 - y0)) / (x1 - x0);
+  plot.height = plot.width * (ratio ?? (y1 - y0) / (x1 - x0));
   if (plot.height > highest) {
     const narrower = (plot.width * highest) / plot.height;
     plot.left += (plot.width - narrower) / 2;
     Object.assign(plot, { width: narrower, height: highest });
   }
   return {
+    box,
     plot,
     width,
     height: plot.top + plot.height + MARGIN.bottom,
@@ -88,6 +89,8 @@ function drawColourBar({ plot }, sample, theme) {
 
 /** Return the attributes of an optimizer's line, and of its elements, by which they are found and highlighted. */
 export const lineStyle = (name, styles) => ({ stroke: styles[name].colour, "stroke-dasharray": DASHES[styles[name].dash], fill: "none", "stroke-linejoin": "round" });
+/** Return the width of a line with so many points: thinner for long ones, which would hide each other. */
+export const lineWidth = (count) => (count > 300 ? "1.1" : "1.7");
 export const member = (name, content) => tag("g", { class: "member", "data-name": name }, content);
 
 const MARKERS = {
@@ -116,10 +119,10 @@ export function drawPaths(layout, run, t, { styles, theme, dimmed = new Set(), b
   const parts = run.map(({ name }, i) => {
     const style = lineStyle(name, styles);
     const d = linePath(pixels[i].slice(0, t + 1));
-    const halo = tag("path", { d, ...style, "stroke-dasharray": null, stroke: theme.page, "stroke-width": "3.4", "stroke-opacity": "0.55" });
+    const halo = tag("path", { d, ...style, "stroke-dasharray": null, stroke: theme.page, "stroke-width": "3.4", "stroke-opacity": t > 300 ? "0" : "0.55" });
     const rest = t < pixels[i].length - 1 ? linePath(pixels[i].slice(t)) : "";
     const whole = rest && tag("path", { d: rest, ...style, "stroke-width": 1, "stroke-opacity": "0.4" });
-    return member(name, `<title>${escapeText(name)}</title>${whole}${halo}${tag("path", { d, ...style, "stroke-width": "1.7", class: "trail" })}`);
+    return member(name, `<title>${escapeText(name)}</title>${whole}${halo}${tag("path", { d, ...style, "stroke-width": lineWidth(t), class: "trail" })}`);
   });
   const marks = run.map(({ name }, i) => member(name, drawHead(heads[i], labels[i], styles, theme)));
   const crossings = markCrossing ? run.map((each) => drawCrossing(each, layout, minima, theme, styles)) : [];

@@ -29,6 +29,7 @@ export function readTheme() {
     contour: isDark ? "#9d92bb" : "#72679a",
     ramp: (part) => interpolateColour(RAMPS[name], part),
     basins: BASINS[name],
+    worse: isDark ? "#6b3a2a" : "#f2c4ae",
   };
 }
 

@@ -4,11 +4,13 @@
 import { basins, hyperparameters, tune } from "./descent.js";
 import { RULES } from "./rules.js";
 import { SURFACES } from "./surfaces.js";
+import { sweep } from "./sweep.js";
 
 const TASKS = {
   tune: ({ name, given, place, steps }) => tune(RULES[name], given, place, steps),
   basins: ({ name, given, place, steps, size }) =>
     basins({ rule: RULES[name], h: hyperparameters(RULES[name], given) }, place, steps, size),
+  sweep: ({ name, given, place, steps, start }) => sweep(name, given, place, steps, start),
 };
 
 addEventListener("message", ({ data }) => {
