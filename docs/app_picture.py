@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from gradprix.app.presets import PRESETS
+from gradprix.app.landscape_presets import PRESETS
 from gradprix.app.race_processes import Races
 from gradprix.app.server import listen, make
 
@@ -24,9 +24,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         try:
             page = browser.new_page(viewport={"width": 1400, "height": 960})
-            page.goto(f"http://127.0.0.1:{server.socket.getsockname()[1]}/{PRESETS[0].address}&t=40")
-            page.locator("#table tbody tr").first.wait_for()
-            page.wait_for_timeout(2000)  # until rendering is complete
+            query = next(preset.query for preset in PRESETS if preset.title == "Momentum in a ravine")
+            page.goto(f"http://127.0.0.1:{server.socket.getsockname()[1]}/?{query}&t=40")
+            page.locator("html[data-ready=true]").wait_for(state="attached")
             page.screenshot(path=OUT)
         finally:
             browser.close()

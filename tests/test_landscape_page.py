@@ -207,8 +207,8 @@ def test_a_view_is_drawn(tab: Page, app_url: str, view: str, element: str):
 def test_exports_have_title_settings_and_numbers(tab: Page, app_url: str, tmp_path: Path):
     show(tab, f"{app_url}?surface=bowl&steps=60&who=gd:lr=2.05,momentum:lr=2.05")
     for what, form, contained in (
-        ("surface", "svg", (b"Just above 2/", b"Surface bowl", b"60 steps", b"gd 2.05 (given)", b"data:image/png")),
-        ("losses", "svg", (b"loss above the minimum", b"Surface bowl")),
+        ("surface", "svg", (b"Just above 2/", b"Surface Bowl", b"60 steps", b"gd 2.05 (given)", b"data:image/png")),
+        ("losses", "svg", (b"loss above the minimum", b"Surface Bowl")),
         ("losses", "png", (b"\x89PNG",)),
         ("surface", "csv", (b"step,optimizer,learning_rate,x,y,loss_above_minimum\n0,gd,2.05,-2,1.2,2.7",)),
         ("surface", "html", (b'data-query="surface=bowl&amp;steps=60', b"default-src 'none'")),

@@ -6,9 +6,9 @@ const pending = new Map();
 /**
  * Run a task of worker.js, and return a promise of its result.
  *
- * `task` is "tune" or "basins". `args` has the fields {name, given, place, steps}: name of the rule, hyperparameters that
+ * `task` is "tune", "basins" or "sweep". `args` has the fields {name, given, place, steps}: name of the rule, hyperparameters that
  * differ from its defaults, place as in descent.js but with the name of the surface as `surface`, and number of steps;
- * "basins" also takes `size`.
+ * "basins" also takes `size`, and "sweep" the starting point `start`.
  */
 export function inBackground(task, args) {
   if (!worker) {
@@ -18,6 +18,10 @@ export function inBackground(task, args) {
       pending.delete(id);
       if (error === undefined) resolve(result);
       else reject(new Error(error));
+    });
+    worker.addEventListener("error", ({ message }) => {
+      for (const { reject } of pending.values()) reject(new Error(message || "the worker did not start"));
+      pending.clear();
     });
   }
   return new Promise((resolve, reject) => {

@@ -10,8 +10,9 @@ import { RULES } from "./rules.js";
 import { drawSweep, settingPlace } from "./sweep_view.js";
 import { sweepAxes } from "./sweep.js";
 import { SURFACES } from "./surfaces.js";
-import { FONT, text } from "./svg.js";
+import { FONT, tag, text } from "./svg.js";
 import { drawGround, drawPaths, layOutPlot, paintHeat } from "./surface_view.js";
+import { readTheme } from "./theme.js";
 
 /** Largest height of a plot, and height of the legend of basins, in pixels. */
 const HIGHEST = 470;
@@ -115,7 +116,9 @@ export class SurfaceFigure {
   /** Return the figure for export. */
   export(state) {
     const heat = state.view === "contour" ? { canvas: this.canvas, ...this.layout.plot } : null;
-    const source = [this.cells, this.ground, this.front].map((layer) => layer.outerHTML).join("");
+    const { left, top } = this.handle.style;
+    const ring = this.handle.hidden ? "" : tag("circle", { cx: parseFloat(left), cy: parseFloat(top), r: 8, fill: "none", stroke: readTheme().ink, "stroke-width": 2 });
+    const source = [this.cells, this.ground, this.front].map((layer) => layer.outerHTML).join("") + ring;
     return { source, heat, width: this.layout.width, height: this.height };
   }
 }

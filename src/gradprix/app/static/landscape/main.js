@@ -169,7 +169,7 @@ async function save(what, form) {
   const racer = selectedRacer(state);
   const name = `gradprix-${what}-${state.surface}`;
   const preset = menu.find(state);
-  const title = `${preset ? `${preset.title}: ` : ""}${what === "losses" ? "loss above the minimum" : find("surface-title").textContent.toLowerCase()}, step ${shownStep()}`;
+  const title = `${preset ? `${preset.title}: ` : ""}${what === "losses" ? "loss above the minimum" : find("surface-title").textContent.toLowerCase()}${what === "losses" || map === undefined ? `, step ${shownStep()}` : ""}`;
   if (form === "csv") {
     const { minimum } = surfaceFigure.sample(state);
     const content = what === "surface" && map && state.view === "starts" ? makeBasinsCsv(racer.name, rates[racer.name], map, minimum) : makeCsv(run);

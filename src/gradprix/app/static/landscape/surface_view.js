@@ -5,7 +5,7 @@ import { escapeText, formatNumber } from "./format.js";
 import { findCrossing } from "./run.js";
 import { axes, linePath, linearTicks, spreadLabels, tag, text } from "./svg.js";
 
-const MARGIN = { left: 50, right: 74, top: 12, bottom: 42 };
+const MARGIN = { left: 58, right: 74, top: 12, bottom: 42 };
 const DASHES = { solid: null, dashed: "7 3", dashdot: "8 3 2 3", dotted: "2 2.5" };
 
 /**
