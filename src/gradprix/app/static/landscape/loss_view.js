@@ -52,9 +52,8 @@ export function drawLosses(layout, run, t, steps, { styles, theme, dimmed = new 
     xTitle: "step",
     yTitle: "loss above the minimum",
   });
-  const clip = `<clipPath id="loss-clip">${tag("rect", { x: plot.left, y: plot.top - 2, width: plot.width + 6, height: plot.height + 2 })}</clipPath>`;
   const curves = run.map(({ name, losses }) => {
-    const d = linePath(losses.map((loss, step) => [x(step), y(loss)]));
+    const d = linePath(losses.map((loss, step) => [x(step), y(loss)]), plot);
     const line = tag("path", { d, ...lineStyle(name, styles), "stroke-width": lineWidth(losses.length), class: "trail" });
     return tag("g", { opacity: dimmed.has(name) ? "0.3" : null }, member(name, `<title>${escapeText(name)}</title>${line}`));
   });
@@ -67,5 +66,5 @@ export function drawLosses(layout, run, t, steps, { styles, theme, dimmed = new 
     ? tag("path", { d: `M${plot.left} ${y(initial / 100).toFixed(1)}h${plot.width}`, stroke: theme.soft, "stroke-dasharray": "1 4" }) + text(plot.left + plot.width - 5, y(initial / 100) - 4, "1 % of the initial loss", { fill: theme.soft, "font-size": 11, "text-anchor": "end", ...HALO(theme) })
     : "";
   const floor = layout.isClipped ? text(plot.left + 5, plot.top + plot.height - 6, `losses below ${formatNumber(layout.floor, 1)} are drawn here`, { fill: theme.soft, "font-size": 11, ...HALO(theme) }) : "";
-  return clip + frame + tag("g", { "clip-path": "url(#loss-clip)" }, curves.join("")) + goal + cursor + marks.join("") + labels.join("") + floor;
+  return frame + curves.join("") + goal + cursor + marks.join("") + labels.join("") + floor;
 }

@@ -113,26 +113,22 @@ export const drawMarker = (name, x, y, styles, theme, radius = 5) =>
  */
 export function drawPaths(layout, run, t, { styles, theme, dimmed = new Set(), box, minima, markCrossing }) {
   const { plot, x, y } = layout;
-  const pixels = run.map(({ points }) => points.map(([a, b]) => [limit(x(a)), limit(y(b))]));
+  const pixels = run.map(({ points }) => points.map(([a, b]) => [x(a), y(b)]));
   const heads = run.map(({ name, points }, i) => placeHead(name, pixels[i][t], points[t], plot));
   const labels = spreadLabels(heads, 14, plot.top + 12, plot.top + plot.height - 4);
   const parts = run.map(({ name }, i) => {
     const style = lineStyle(name, styles);
-    const d = linePath(pixels[i].slice(0, t + 1));
+    const d = linePath(pixels[i].slice(0, t + 1), plot);
     const halo = tag("path", { d, ...style, "stroke-dasharray": null, stroke: theme.page, "stroke-width": "3.4", "stroke-opacity": t > 300 ? "0" : "0.55" });
-    const rest = t < pixels[i].length - 1 ? linePath(pixels[i].slice(t)) : "";
+    const rest = t < pixels[i].length - 1 ? linePath(pixels[i].slice(t), plot) : "";
     const whole = rest && tag("path", { d: rest, ...style, "stroke-width": 1, "stroke-opacity": "0.4" });
     return member(name, `<title>${escapeText(name)}</title>${whole}${halo}${tag("path", { d, ...style, "stroke-width": lineWidth(t), class: "trail" })}`);
   });
   const marks = run.map(({ name }, i) => member(name, drawHead(heads[i], labels[i], styles, theme)));
   const crossings = markCrossing ? run.map((each) => drawCrossing(each, layout, minima, theme, styles)) : [];
-  const clip = `<clipPath id="plot-clip">${tag("rect", { x: plot.left, y: plot.top, width: plot.width, height: plot.height })}</clipPath>`;
   const lines = parts.map((part, i) => tag("g", { opacity: dimmed.has(run[i].name) ? "0.3" : null }, part)).join("");
-  return clip + tag("g", { "clip-path": "url(#plot-clip)" }, lines) + crossings.join("") + marks.join("");
+  return lines + crossings.join("") + marks.join("");
 }
-
-/** Limit a pixel coordinate: browsers draw lines to very distant points wrongly. */
-const limit = (value) => Math.min(Math.max(value, -1e5), 1e5);
 
 function placeHead(name, [px, py], point, plot) {
   const isInside = px >= plot.left - 1 && px <= plot.left + plot.width + 1 && py >= plot.top - 1 && py <= plot.top + plot.height + 1;

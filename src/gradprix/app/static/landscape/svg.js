@@ -16,17 +16,39 @@ export function tag(name, attributes = {}, content = "") {
 /** Return a text, whose size is 12 pixels unless given. */
 export const text = (x, y, content, attributes = {}) => tag("text", { x, y, "font-size": 12, ...attributes }, escapeText(content));
 
-/** Return the `d` of a line through points `[x, y]`. Points within half a pixel of the last one are left out. */
-export function linePath(points) {
+/**
+ * Return the `d` of a line through points `[x, y]`, as far as it is inside the plot.
+ *
+ * Browsers take seconds to draw dashes of a line that diverges. Points within half a pixel of the last one are left out.
+ */
+export function linePath(points, plot) {
   let path = "";
-  let last = null;
-  points.forEach((point, i) => {
-    const isNear = last && Math.abs(point[0] - last[0]) < 0.5 && Math.abs(point[1] - last[1]) < 0.5;
-    if (isNear && i < points.length - 1) return;
-    path += `${last ? "L" : "M"}${round(point[0])} ${round(point[1])}`;
-    last = point;
-  });
+  let [last, end] = [null, null];
+  for (let i = 1; i < points.length; i++) {
+    last ??= points[i - 1];
+    const isNear = Math.abs(points[i][0] - last[0]) < 0.5 && Math.abs(points[i][1] - last[1]) < 0.5;
+    if (isNear && i < points.length - 1) continue;
+    const inside = clipLine(last, points[i], plot);
+    if (inside) {
+      const [from, to] = inside.map(([x, y]) => `${round(x)} ${round(y)}`);
+      path += end === from ? `L${to}` : `M${from}L${to}`;
+      end = to;
+    }
+    last = points[i];
+  }
   return path;
+}
+
+/** Return the part of a line that is inside a rectangle, as two points, or null (Liang & Barsky 1984). */
+function clipLine([x0, y0], [x1, y1], { left, top, width, height }) {
+  const [dx, dy] = [x1 - x0, y1 - y0];
+  let [from, to] = [0, 1];
+  for (const [step, distance] of [[-dx, x0 - left], [dx, left + width - x0], [-dy, y0 - top], [dy, top + height - y0]]) {
+    if (step === 0 && distance < 0) return null;
+    if (step < 0) from = Math.max(from, distance / step);
+    if (step > 0) to = Math.min(to, distance / step);
+  }
+  return from < to ? [[x0 + from * dx, y0 + from * dy], [x0 + to * dx, y0 + to * dy]] : null;
 }
 
 /**
