@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from gradprix.app.landscape_presets import PRESETS
+from gradprix.app.presets import PRESETS
 from gradprix.app.race_processes import Races
 from gradprix.app.server import listen, make
 

@@ -12,7 +12,7 @@ pytest.importorskip("flask", reason="the app is served by Flask: pip install 'gr
 from playwright.sync_api import Browser
 
 from app_browser import faultless
-from gradprix.app.state import RACERS, SURFACES, adjustable, parameters
+from gradprix.app.racers import RACERS, SURFACES, adjustable, parameters
 from gradprix.explain import descend, draw_noise, step, tuned
 from gradprix.explain.gradient_noise import philox
 

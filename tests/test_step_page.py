@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from app_browser import faultless
 from gradprix.app.race_processes import Races
+from gradprix.app.racers import RACERS
 from gradprix.app.server import make
-from gradprix.app.state import RACERS
 from gradprix.explain import LANDSCAPES, classify_state, equations, number, step
 from gradprix.kernels import init_state
 
@@ -298,3 +298,21 @@ def test_a_query_that_is_not_understood_is_answered_in_words(
     response = client.get("/step/equations", query_string=query)
     assert response.status_code == 400
     assert reason in response.text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    {
+        "gd": {},
+        "momentum": {"b": ("mean", 1)},
+        "adagrad": {"s": ("size", 2)},
+        "adadelta": {"v": ("size", 2), "u": ("size", 0)},
+        "adam": {"m": ("mean", 1), "v": ("size", 2)},
+        "adamax": {"m": ("mean", 1), "u": ("size", 1)},
+        "amsgrad": {"m": ("mean", 1), "v": ("size", 2), "v_max": ("size", 2)},
+        "adopt": {"m": ("mean", 0), "v": ("size", 2)},
+    }.items(),
+)
+def test_the_kind_of_a_state_variable_is_found_by_running_the_rule(name, expected):
+    entry = RACERS[name]
+    assert classify_state(entry.rule, tuple(entry.values(0.1).items())) == expected

@@ -15,7 +15,7 @@ from gradprix.rules import Rule
 from gradprix.rules.javascript import HELPERS, state_layout, step_functions, used_hyperparameters
 from gradprix.rules.notation import format_symbol
 
-from .state import PARAMETERS, RACERS, adjustable
+from .racers import PARAMETERS, RACERS, adjustable
 
 HYPERPARAMETER_RANGE = (1e-6, 0.999999)
 """Range of a hyperparameter other than the learning rate. Zero would remove a term from the rule."""

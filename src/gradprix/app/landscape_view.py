@@ -7,8 +7,8 @@ from flask import Response
 
 from gradprix.show import palette
 
-from .landscape_presets import PRESETS
-from .state import RACERS
+from .presets import PRESETS
+from .racers import RACERS
 from .templating import render
 
 

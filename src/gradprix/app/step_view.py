@@ -13,7 +13,7 @@ from gradprix.rules import Rule
 from gradprix.rules.javascript import state_layout
 from gradprix.show import palette
 
-from .state import RACERS
+from .racers import RACERS
 from .templating import ENVIRONMENT, render
 
 

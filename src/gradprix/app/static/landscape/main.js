@@ -75,9 +75,6 @@ function writeAddress(isNew) {
   const address = location.pathname + (query ? sign + query : "");
   if (sign === "#") history.replaceState(null, "", query ? `#${query}` : "#");
   else history[isNew ? "pushState" : "replaceState"](null, "", address);
-  document.querySelectorAll("a[data-with-state]").forEach((link) => {
-    link.search = query;
-  });
 }
 
 /** Draw the page before the next frame, once, however often it is asked for. */
@@ -113,6 +110,9 @@ function render() {
   showViews(state);
   showWords(t);
   find("table").replaceChildren(makeTable(run, pending, styles));
+  document.querySelectorAll("a[data-with-state]").forEach((link) => {
+    link.search = writeState(state);
+  });
   highlight();
   root.dataset.ready = String(!pending.length && (map !== undefined || !racer || !["starts", "sweep"].includes(state.view)));
 }

@@ -17,18 +17,18 @@ export function tag(name, attributes = {}, content = "") {
 export const text = (x, y, content, attributes = {}) => tag("text", { x, y, "font-size": 12, ...attributes }, escapeText(content));
 
 /**
- * Return the `d` of a line through points `[x, y]`, as far as it is inside the plot.
+ * Return the `d` of a line through points `[x, y]`, as far as it is inside the plot if one is given.
  *
  * Browsers take seconds to draw dashes of a line that diverges. Points within half a pixel of the last one are left out.
  */
-export function linePath(points, plot) {
+export function linePath(points, plot = null) {
   let path = "";
   let [last, end] = [null, null];
   for (let i = 1; i < points.length; i++) {
     last ??= points[i - 1];
     const isNear = Math.abs(points[i][0] - last[0]) < 0.5 && Math.abs(points[i][1] - last[1]) < 0.5;
     if (isNear && i < points.length - 1) continue;
-    const inside = clipLine(last, points[i], plot);
+    const inside = plot ? clipLine(last, points[i], plot) : [last, points[i]];
     if (inside) {
       const [from, to] = inside.map(([x, y]) => `${round(x)} ${round(y)}`);
       path += end === from ? `L${to}` : `M${from}L${to}`;

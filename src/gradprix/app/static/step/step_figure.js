@@ -71,7 +71,7 @@ export class StepFigure {
     const perUnit = plot.width / (this.layout.invert(plot.left + plot.width, 0)[0] - this.layout.invert(plot.left, 0)[0]);
     const own = lineStyle(name, styles);
     const lines = [[path, 1.4, "0.4"], [path.slice(0, step.t), 2.2, "1"]].map(([points, width, opacity]) =>
-      tag("path", { d: linePath(points.map(pixel)), ...own, "stroke-width": width, "stroke-opacity": opacity }));
+      tag("path", { d: linePath(points.map(pixel), this.layout.plot), ...own, "stroke-width": width, "stroke-opacity": opacity }));
     const here = pixel(step.x), shapes = [], labels = [];
     for (const { kind, short, drawn, dash, values } of quantities) {
       if (!drawn.every(Number.isFinite) || isFar(step.x)) continue;
