@@ -1,5 +1,6 @@
 """The JavaScript of rules and surfaces against their Python, in a browser: the same points, losses, learning rates."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,28 @@ from app_browser import faultless
 from gradprix.app.racers import RACERS, SURFACES, adjustable, parameters
 from gradprix.explain import descend, draw_noise, step, tuned
 from gradprix.explain.gradient_noise import philox
+from gradprix.kernels import compute_evaluation_point
+from gradprix.rules import (
+    ALL,
+    Rule,
+    adam,
+    adamw,
+    cautious,
+    cautious_decay,
+    clipped,
+    decoupled,
+    ema,
+    lamb,
+    lookahead,
+    mars,
+    muon,
+    nesterov,
+    schedule_free,
+    sgd,
+    soap,
+    variant,
+)
+from gradprix.rules.javascript import HELPERS, step_functions
 
 STEPS, TUNING_STEPS, SEED = 60, 40, 3
 TOLERANCE = 1e-12
@@ -62,8 +85,9 @@ def hyperparameters(name: str, variant: str) -> dict[str, float]:
 
 
 def flatten(state: dict[str, Any]) -> list[float]:
-    """Return the numbers of a state in the order of `state_layout`."""
-    return [float(each) for value in state.values() for each in torch.as_tensor(value, dtype=torch.float64).flatten()]
+    """Return the numbers of a state in the order of `state_layout`; state that only matrices have is None."""
+    parts = [torch.as_tensor(value, dtype=torch.float64) for value in state.values() if value is not None]
+    return [float(each) for part in parts for each in part.flatten()]
 
 
 def relative(ours: Any, theirs: Any, scale: Any) -> float:
@@ -75,13 +99,19 @@ def relative(ours: Any, theirs: Any, scale: Any) -> float:
     return float(np.nan_to_num(off, nan=np.inf).max())
 
 
-@pytest.mark.parametrize("variant", ["default", "halved"])
-def test_every_step_equals_that_of_python(run: Run, variant: str) -> None:
-    """Each step starts from the point, gradient and state of the Python, so that errors cannot accumulate."""
+def compare_steps(run: Run, rules: str, cases: dict[str, tuple[Rule, dict[str, Any]]]) -> dict[str, float]:
+    """Compare single steps, from the point, gradient and state of the Python, so that errors cannot accumulate.
+
+    Args:
+        run: function that runs JavaScript.
+        rules: JavaScript expression of an object with the functions of each rule.
+        cases: rule and hyperparameters by name.
+
+    Returns:
+        The largest difference of points, states and evaluation points, by name.
+    """
     given, expected = [], {}
-    for name, entry in RACERS.items():
-        rule, own = entry.rule, hyperparameters(name, variant)
-        values = entry.values(**{"lr": entry.default_rate, **own})
+    for name, (rule, values) in cases.items():
         rng = torch.Generator().manual_seed(0)
         x, state, before, after = torch.tensor([-1.2, 1.0], dtype=torch.float64), {}, [], []
         for t in range(1, STEPS + 1):
@@ -89,23 +119,56 @@ def test_every_step_equals_that_of_python(run: Run, variant: str) -> None:
             g = g * (t % 5 > 0)  # also a gradient of zero
             before.append([x.tolist(), g.tolist(), flatten(state)])
             x = step(rule, values, t, x, g, state)["x"]
-            after.append([*x.tolist(), *flatten(state)])
-        given.append([name, own, before])
+            point = compute_evaluation_point(rule, values, t, x, state)
+            after.append([*x.tolist(), *flatten(state), *point.tolist()])
+        given.append([name, {key: value for key, value in values.items() if not isinstance(value, bool)}, before])
         expected[name] = np.array(after)
     results = run(
+        f"const rules = {rules};"
         """
-        return given.map(([name, own, steps]) => {
-          const { rule, h } = racer([name, own]);
+        return given.map(([name, h, steps]) => {
+          const rule = rules[name];
           return steps.map(([x, g, before], i) => {
             const state = i ? Float64Array.from(before) : rule.init(h, x, g), point = Float64Array.from(x);
             rule.step(h, i + 1, point, g, state);
-            return [...point, ...state];
+            return [...point, ...state, ...(rule.evaluate ? rule.evaluate(h, i + 1, point, state) : point)];
           });
         });
         """,
         given,
     )
-    off = {name: relative(r, expected[name], 1e-6) for (name, *_), r in zip(given, results, strict=True)}
+    return {name: relative(r, expected[name], 1e-6) for (name, *_), r in zip(given, results, strict=True)}
+
+
+@pytest.mark.parametrize("variant", ["default", "halved"])
+def test_every_step_equals_that_of_python(run: Run, variant: str) -> None:
+    cases = {
+        name: (entry.rule, entry.values(**{"lr": entry.default_rate, **hyperparameters(name, variant)}))
+        for name, entry in RACERS.items()
+    }
+    off = compare_steps(run, "RULES", cases)
+    assert {name: value for name, value in off.items() if not value < TOLERANCE} == {}
+
+
+def test_steps_of_other_and_of_modified_rules_equal_those_of_python(run: Run) -> None:
+    others = [rule for name, rule in ALL.items() if rule not in [entry.rule for entry in RACERS.values()]]
+    composed = [
+        *(modify(adamw) for modify in (cautious, cautious_decay, clipped, mars, lookahead, ema, schedule_free)),
+        *(nesterov(adam), decoupled(sgd), ema(cautious(sgd)), lookahead(clipped(lamb)), schedule_free(clipped(sgd))),
+        variant(adam, denominator="sqrt(v_hat + eps)"),
+    ]
+    cases, source = {}, []
+    for rule in [*others, *composed]:
+        values = rule.values(**({"weight_decay": 0.01} if "weight_decay" in rule.hyperparameters else {}))
+        if rule in (muon, soap):
+            with pytest.raises(ValueError, match="updates matrices"):
+                step_functions(rule, values)
+            continue
+        functions = ", ".join(f"{key}: {body}" for key, body in step_functions(rule, values).items())
+        cases[rule.name] = rule, values
+        source.append(f"{json.dumps(rule.name)}: {{ {functions} }}")
+    off = compare_steps(run, f"(() => {{ {HELPERS} return {{ {', '.join(source)} }}; }})()", cases)
+    assert len(off) >= 18
     assert {name: value for name, value in off.items() if not value < TOLERANCE} == {}
 
 
@@ -136,12 +199,12 @@ def test_descents_equal_those_of_python(run: Run, surface: str) -> None:
     """The learning rates include some at which descents diverge."""
     landscape = SURFACES[surface](**PLACES[surface]).change(noise=NOISE.get(surface, 0.0))
     given, points, losses = [], [], []
-    for variant, factors in (("default", FACTORS), ("halved", FACTORS[1:2])):
+    for chosen, factors in (("default", FACTORS), ("halved", FACTORS[1:2])):
         starts = torch.tensor(landscape.start, dtype=torch.float64).repeat(len(factors), 1)
         racing = []
         for name, entry in RACERS.items():
             rates = torch.tensor([factor * entry.default_rate for factor in factors], dtype=torch.float64)
-            own = hyperparameters(name, variant)
+            own = hyperparameters(name, chosen)
             racing.append((entry.rule, {**entry.values(**{"lr": entry.default_rate, **own}), "lr": rates[:, None]}))
             given += [[name, {**own, "lr": rate}] for rate in rates.tolist()]
         path, curve = descend(racing, landscape, STEPS, starts, SEED)

@@ -3,6 +3,7 @@
 The generated code computes in double precision and in the order of the tree, as the eager step does with float64.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from ._rule import Rule, State
 from .gradient_preprocessing import full_tree
 from .ir import Assign, Call, Hyper, Name, Node, Number, Reduction, Tree, is_elementwise, names, walk
+from .vector_form import vector_form
 
 HELPERS = """\
 const square = (a) => a * a;
@@ -168,7 +170,7 @@ class Slot:
 def state_layout(rule: Rule, values: Mapping[str, Any], coordinates: int = 2) -> tuple[Slot, ...]:
     """Return the places of the state variables of a rule in one array of numbers."""
     slots, offset = [], 0
-    for name, spec in rule.active_state(values).items():
+    for name, spec in _on_vectors(rule).active_state(values).items():
         size = coordinates if spec.kind == "element" else 1
         slots.append(Slot(name, offset, size))
         offset += size
@@ -182,7 +184,7 @@ def step_functions(rule: Rule, values: Mapping[str, Any], coordinates: int = 2) 
     `values`: they select the branches of the rule.
 
     Args:
-        rule: an elementwise or tensorwise rule.
+        rule: a rule that updates vectors.
         values: all of its hyperparameters.
         coordinates: number of elements of the vector.
 
@@ -192,7 +194,7 @@ def step_functions(rule: Rule, values: Mapping[str, Any], coordinates: int = 2) 
         `evaluate(h, t, x, state)` returns the evaluation point, if the rule has one of its own.
 
     Raises:
-        ValueError: if the rule updates matrices.
+        ValueError: if the rule updates matrices alone.
 
     Example:
         >>> from gradprix.rules import sgd
@@ -203,8 +205,7 @@ def step_functions(rule: Rule, values: Mapping[str, Any], coordinates: int = 2) 
           x[0] = x$1_0;
         }
     """
-    if rule.is_matrix_rule or any(spec.kind not in ("element", "scalar") for spec in rule.state.values()):
-        raise ValueError(f"{rule.name} updates matrices, and has no JavaScript.")
+    rule = _on_vectors(rule)
     layout, specs = state_layout(rule, values, coordinates), rule.active_state(values)
     elements = {"x", "g", *(name for name, spec in specs.items() if spec.kind == "element")}
     functions = {
@@ -219,12 +220,25 @@ def step_functions(rule: Rule, values: Mapping[str, Any], coordinates: int = 2) 
 
 def used_hyperparameters(rule: Rule, values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the hyperparameters that the steps of a rule read, in the order of the rule."""
+    rule = _on_vectors(rule)
     specs = rule.active_state(values)
     trees = [full_tree(rule).fold(values, tuple(specs))]
     trees += [] if rule.evaluation is None else [rule.evaluation.fold(values, rule.evaluation.state)]
     nodes = (node for tree in trees for assign in tree.assigns for node in walk(assign.value))
     used = {node.name for node in nodes if isinstance(node, Hyper)} | {spec.init for spec in specs.values()}
     return tuple(name for name in rule.hyperparameters if name in used)
+
+
+def _on_vectors(rule: Rule) -> Rule:
+    """Return the rule that steps vectors as a rule does.
+
+    Raises:
+        ValueError: if the rule updates matrices alone.
+    """
+    form = vector_form(rule, sys.float_info.epsilon) or rule
+    if form.is_matrix_rule or any(spec.kind not in ("element", "scalar") for spec in form.state.values()):
+        raise ValueError(f"{rule.name} updates matrices, and has no JavaScript.")
+    return form
 
 
 def _init(layout: tuple[Slot, ...], specs: Mapping[str, State], coordinates: int) -> str:
