@@ -1,8 +1,10 @@
 """View of the page "Claims"."""
 
+from gradprix.show.claim_cards import claim_cards
+
 from .templating import render
 
 
 def page() -> str:
     """Return the page."""
-    return render("placeholder.html.jinja", page="claims")
+    return render("claims.html.jinja", page="claims", cards=claim_cards())

@@ -14,13 +14,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-WORDS = {
-    "holds": ("✓", "green"),
-    "holds only if": ("~", "yellow"),
-    "does not hold": ("✗", "red"),
-    "not settled": ("?", "dim"),
-}
-"""Sign and colour of each verdict. They carry no further information."""
+COLOURS = {"holds": "green", "holds only if": "yellow", "does not hold": "red", "not settled": "dim"}
+"""Colour of each verdict. It carries no further information."""
 
 
 def claims(
@@ -136,8 +131,10 @@ def verdict(record: Mapping[str, Any]) -> "Text":
     """Format the verdict of a claim with its sign and colour."""
     from rich.text import Text
 
-    sign, style = WORDS[_bare_verdict(record)]
-    return Text(f"{sign} {record['verdict']}", style)
+    from gradprix.claims.cards import SIGNS, bare_verdict
+
+    word = bare_verdict(record["verdict"])
+    return Text(f"{SIGNS[word]} {record['verdict']}", COLOURS[word])
 
 
 def effect(record: Mapping[str, Any]) -> str:
@@ -152,8 +149,3 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{'−' * (value < 0)}{abs(value):.3g}"
-
-
-def _bare_verdict(record: Mapping[str, Any]) -> str:
-    """Return the verdict without its condition, such as “holds only if”."""
-    return next(word for word in sorted(WORDS, key=len, reverse=True) if record["verdict"].startswith(word))

@@ -1,0 +1,116 @@
+"""Claims as cards in an HTML page, for the app and the documentation."""
+
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from gradprix.claims import VERDICTS, load_results
+from gradprix.claims.cards import SIGNS, Card, Row, make_cards
+
+from ._svg import INK, SOFT
+from ._templates import render
+from .figure import Chart, Panel, line_style, write_beside
+from .palette import COLOURS, style
+
+WIDTH, ROW, LABELS, NUMBERS = 320, 24, 124, 56
+"""Width of a figure, height of a row, and the space for the labels and for the numbers, in pixels."""
+
+
+@cache
+def claim_cards() -> Markup:
+    """Return the committed results of all claims as cards with filters, as a fragment of an HTML page.
+
+    The page needs the style sheets `page.css` and `claims.css` and the module `claims.js`, which are in
+    `show/templates`. Without the script all cards are shown.
+
+    Example:
+        >>> "Adam needs no tuning" in claim_cards()
+        True
+    """
+    cards = make_cards(load_results()["claims"])
+    topics = [(topic, list(members)) for topic, members in groupby(cards, key=lambda card: card.topic)]
+    names = sorted({name for card in cards for name in card.optimizers})
+    counts = {verdict: sum(card.verdict == verdict for card in cards) for verdict in VERDICTS}
+    text = render(
+        "claim_cards.html.jinja",
+        topics=topics,
+        signs=SIGNS,
+        counts=counts,
+        optimizers=names,
+        count=len(cards),
+        draw=_draw,
+        format_effect=format_effect,
+        format_interval=format_interval,
+    )
+    return Markup(text)
+
+
+def format_effect(effect: float | None) -> str:
+    """Format an effect with three significant digits; None becomes a dash."""
+    return "–" if effect is None else f"{'−' * (effect < 0)}{abs(effect):.3g}"
+
+
+def format_interval(measured: dict[str, Any]) -> str:
+    """Format the confidence interval of a measured quantity: `0.9 to 1.1`, or `exact`."""
+    low, high = measured["ci95"]
+    return "exact" if low == high else f"{format_effect(low)} to {format_effect(high)}"
+
+
+def _draw(card: Card) -> Markup:
+    """Return the figure of a card: a point with its interval for each quantity; empty if it has none."""
+    if not card.rows:
+        return Markup("")
+    values = "; ".join(f"{row.label} {_format_row(row)}" for row in card.rows)
+    height = ROW * len(card.rows) + 34
+    panel = Panel(
+        lambda axes: _draw_rows(axes, card),
+        width=WIDTH,
+        height=height,
+        margins=(LABELS, NUMBERS, 4, 30),
+        alt=f"{card.axis}: {values}",
+    )
+    (svg,) = Chart(f"claim-{card.id}", card.axis, (panel,)).svgs()
+    return svg
+
+
+def _format_row(row: Row) -> str:
+    interval = "" if row.ci95[0] == row.ci95[1] else f" ({format_effect(row.ci95[0])} to {format_effect(row.ci95[1])})"
+    return f"{format_effect(row.effect)}{interval}"
+
+
+def _draw_rows(axes: Axes, card: Card) -> None:
+    """Draw the rows of a card into axes."""
+    if card.is_log:
+        axes.set_xscale("log")
+    if card.reference is not None:
+        axes.axvline(card.reference, color=SOFT, linewidth=1, linestyle=(0, (3, 3)))
+    for place, row in enumerate(card.rows):
+        name = row.label.partition(",")[0].partition(" ")[0]
+        properties: dict[str, Any] = line_style(style(name)) if name in COLOURS else {"color": INK}
+        axes.plot(row.ci95, (place, place), color=properties["color"], linewidth=2.5, solid_capstyle="butt")
+        axes.plot([row.effect], [place], "o", color=properties["color"], markersize=7)
+        write_beside(axes, 1, place, format_effect(row.effect), name, xytext=(8, 0))
+    ends = [end for row in card.rows for end in row.ci95]
+    ends += [] if card.reference is None else [card.reference]
+    _set_range(axes, min(ends), max(ends), card.is_log)
+    axes.set_ylim(len(card.rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(card.rows)), [row.label for row in card.rows])
+    axes.grid(False)
+    axes.spines["left"].set_visible(False)
+    axes.minorticks_off()
+
+
+def _set_range(axes: Axes, low: float, high: float, is_log: bool) -> None:
+    """Set the horizontal range with a margin, and ticks at its ends."""
+    if is_log:
+        factor = (high / low) ** 0.08
+        axes.set_xlim(low / factor, high * factor)
+        ticks = [10.0**n for n in range(-6, 7) if low / factor <= 10.0**n <= high * factor] or [low, high]
+    else:
+        margin = 0.08 * (high - low) or 0.08 * abs(high) or 1.0
+        axes.set_xlim(low - margin, high + margin)
+        ticks = [low, high] if high > low else [low]
+    axes.set_xticks(ticks, [format_effect(tick) for tick in ticks])
