@@ -18,31 +18,16 @@ from gradprix.app.race_progress import progress
 from gradprix.app.race_request import RaceRequest, RequestError, read_request
 from gradprix.app.race_runs import RunReader, find_entry
 from gradprix.app.server import make
-from gradprix.executors.local import Local
-from gradprix.race import make_plan, run
-from gradprix.show import write_report
+from gradprix.race import make_plan
+from saved_races import NAMES, save_races
 
 HERE = {"Host": "127.0.0.1:8050"}
-NAMES = ["adam", "momentum", "gd"]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with a finished race, and with one that was stopped."""
-    home = tmp_path_factory.mktemp("runs")
-    plan = make_plan("digits", NAMES, preset="small", trials=4, seeds=6)
-    write_report(run(plan, home / "digits-small", Local(2)))
-
-    class Stop(Exception):
-        pass
-
-    def watch(stage: str, done: float, total: int) -> None:
-        if total > 0 and done >= 6:
-            raise Stop
-
-    with pytest.raises(Stop):
-        run(make_plan("digits", NAMES, preset="small", trials=4, seeds=7), home / "stopped", Local(2), watch)
-    return home
+    """Folder with finished races, and with one that was stopped."""
+    return save_races(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +68,7 @@ def test_only_saved_races_have_a_folder(runs, name):
 
 def test_the_list_has_date_state_and_result(runs):
     found = {row.name: row for row in rows(Races(runs))}
-    assert found.keys() == {"digits-small", "stopped"}
+    assert found.keys() == {"digits-small", "shorter", "stopped"}
     finished, stopped = found["digits-small"], found["stopped"]
     assert (finished.state, stopped.state) == ("finished", "stopped")
     assert finished.summary.startswith("Use ")

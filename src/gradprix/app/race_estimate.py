@@ -74,10 +74,13 @@ class Estimator:
                 write_atomically(path, output.encode())
 
     def close(self) -> None:
-        """Stop the measurement, if there is one."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait()
+        """Stop the measurement, if there is one. It begins again with the next request."""
+        with self.lock:
+            if self._is_measuring:
+                assert self.process is not None
+                self.process.terminate()
+                self.process.wait()
+                self.costs = {key: cost for key, cost in self.costs.items() if cost is not None}
 
 
 def _format_plan(plan: Plan, seconds: float | None, is_measuring: bool) -> str:

@@ -11,7 +11,8 @@ from gradprix.race.live_files import read_progress
 from gradprix.race.record_json import RecordError
 from gradprix.show.palette import colour
 from gradprix.text.answer import format_headline
-from gradprix.text.live_race import format_counts, format_phase, format_time
+from gradprix.text.live_race import format_counts, format_phase
+from gradprix.text.units import format_duration
 
 from .race_processes import Races
 from .race_progress import race_state
@@ -51,7 +52,7 @@ class RaceRow:
     @property
     def duration(self) -> str:
         """Training time; empty if it is unknown."""
-        return "" if math.isnan(self.seconds) else format_time(self.seconds)
+        return "" if math.isnan(self.seconds) else format_duration(self.seconds)
 
 
 def rows(races: Races) -> list[RaceRow]:

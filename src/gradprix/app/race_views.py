@@ -1,5 +1,6 @@
 """Views of the races: form and list, a live or finished race, and comparisons."""
 
+import atexit
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -32,6 +33,7 @@ SIZES = {
 READERS: dict[str, RunReader] = {}
 """Reader of the training runs of each race that is shown live, by name."""
 ESTIMATOR = Estimator()
+atexit.register(ESTIMATOR.close)
 
 assert tuple(SIZES) == PRESETS
 
@@ -84,6 +86,7 @@ def start() -> Any:
     """Start the race that the form describes, and redirect to its page; with invalid fields, return the form."""
     form = flask.request.form
     names = form.getlist("names")
+    ESTIMATOR.close()  # would slow down the race
     try:
         name = _races().start(read_request(form, names))
     except RequestError as error:
@@ -189,7 +192,7 @@ def report(name: str) -> Any:
             show.write_report(load(folder))
     except (JournalError, RecordError, OSError):
         flask.abort(404)
-    response = flask.send_file(path.resolve())
+    response = flask.send_file(path.resolve(), download_name=f"{name.replace('/', '-')}.html")
     # The report is one file with its own script and style, and forbids everything else by itself.
     response.headers["Content-Security-Policy"] = "default-src 'self' data: blob: 'unsafe-inline'"
     return response

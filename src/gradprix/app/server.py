@@ -159,7 +159,7 @@ def is_host_allowed(host_header: str, host: str) -> bool:
 def _add_security_headers(response: flask.Response) -> flask.Response:
     response.headers.setdefault("Content-Security-Policy", POLICY)
     response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Referrer-Policy"] = "same-origin"  # without it, forms have the origin "null"
     return response
 
 

@@ -1,5 +1,7 @@
 """Progress of a running race, in words."""
 
+from .units import format_duration
+
 PHASES = {
     "tuning": "Tuning the learning rates",
     "final": "Final runs on held-out seeds",
@@ -15,19 +17,7 @@ def format_phase(phase: str) -> str:
 
 def format_time_left(seconds: float | None) -> str:
     """Format the remaining time if all planned runs are needed; empty if it is unknown."""
-    return "" if seconds is None else f"at most {format_time(seconds)} left"
-
-
-def format_time(seconds: float) -> str:
-    """Format a duration with its unit: `8 s`, `2 min 30 s`, `1 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 10 and rest:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(round(whole / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    return "" if seconds is None else f"at most {format_duration(seconds)} left"
 
 
 def format_counts(finished: int, total: int) -> str:

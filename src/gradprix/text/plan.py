@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .live_race import format_time
+from .units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,5 +61,5 @@ def format_effort(
         f"Up to {runs:,} training runs: for each of {entries} optimizers {trials} to tune it and up to {seeds} final."
     )
     if seconds is not None:
-        return f"{text} About {format_time(seconds)} on this machine, less if the result is clear sooner."
+        return f"{text} About {format_duration(seconds)} on this machine, less if the result is clear sooner."
     return f"{text} Measuring how long a run takes…" if is_measuring else text
