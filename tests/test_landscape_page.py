@@ -2,6 +2,8 @@
 
 import re
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app_browser import faultless
+from gradprix.app.landscape_modules import MODULES
 from gradprix.app.presets import PRESETS, Preset
 from gradprix.app.static_page import write_static_page
+from gradprix.app.templating import FOLDER
 from preset_runs import run_preset
 
 REDRAW = 150
@@ -36,6 +40,17 @@ def show(page: Page, url: str) -> Page:
 def number(page: Page, name: str, field: str) -> float:
     value = page.locator(f"tr[data-name={name}] [data-field={field}]").get_attribute("data-value")
     return float("nan" if value in (None, "null") else value)
+
+
+def test_generated_modules_are_those_of_the_rules():
+    for name, source in MODULES.items():
+        written = (FOLDER / "static" / "landscape" / name).read_text("utf-8")
+        assert written == source(), f"{name} is out of date: python -m gradprix.app.landscape_modules"
+
+
+def test_the_first_page_does_not_wait_for_torch():
+    code = "import sys; from gradprix.app.landscape_view import page; page(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)

@@ -1,12 +1,14 @@
-"""JavaScript modules of the landscape and step pages that are generated: optimizers from their rules, and surfaces."""
+"""JavaScript modules of the landscape and step pages that are generated: optimizers from their rules, and surfaces.
+
+They are files of the package, so that the app shows its first page without importing torch. `write_modules` makes them
+anew: python -m gradprix.app.landscape_modules
+"""
 
 import json
 import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
-
-from flask import Response
 
 from gradprix.explain import LANDSCAPES, learning_rate_grid, loss_planes
 from gradprix.explain.surfaces import Surface
@@ -16,6 +18,7 @@ from gradprix.rules.javascript import HELPERS, state_layout, step_functions, use
 from gradprix.rules.notation import format_symbol
 
 from .racers import PARAMETERS, RACERS, adjustable
+from .templating import FOLDER
 
 HYPERPARAMETER_RANGE = (1e-6, 0.999999)
 """Range of a hyperparameter other than the learning rate. Zero would remove a term from the rule."""
@@ -55,14 +58,8 @@ def surfaces_module() -> str:
     return _module("SURFACES", {**formulas, **planes}, 'import { lossGrid } from "./loss_grid.js";')
 
 
-def rules_response() -> Response:
-    """Return the response to a request for the optimizers."""
-    return Response(rules_module(), mimetype="text/javascript")
-
-
-def surfaces_response() -> Response:
-    """Return the response to a request for the surfaces."""
-    return Response(surfaces_module(), mimetype="text/javascript")
+MODULES = {"rules.js": rules_module, "surfaces.js": surfaces_module}
+"""Functions that return the modules, by the name of the file."""
 
 
 def _rule(entry: Entry) -> str:
@@ -139,3 +136,13 @@ def _sources(data: Mapping[str, Any]) -> dict[str, str]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def write_modules() -> None:
+    """Write the modules to the folder of the landscape's scripts."""
+    for name, source in MODULES.items():
+        (FOLDER / "static" / "landscape" / name).write_text(source(), "utf-8")
+
+
+if __name__ == "__main__":
+    write_modules()

@@ -8,7 +8,6 @@ from flask import Response
 from gradprix.show import palette
 
 from .presets import PRESETS
-from .racers import RACERS
 from .templating import render
 
 
@@ -19,7 +18,7 @@ def page_data(standalone: str | None) -> dict[str, Any]:
         standalone: URL of the page as one file; None if the page is such a file itself.
     """
     return {
-        "styles": {name: palette.style(name)._asdict() for name in RACERS},
+        "styles": {name: palette.style(name)._asdict() for name in palette.COLOURS},
         "presets": [asdict(preset) for preset in PRESETS],
         "standalone": standalone,
     }

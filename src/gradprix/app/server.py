@@ -29,8 +29,6 @@ ROUTES = {
     "/step": "step_view:page",
     "/step/equations": "step_view:equations_fragment",
     "/claims": "claims_view:page",
-    "/static/landscape/rules.js": "landscape_modules:rules_response",
-    "/static/landscape/surfaces.js": "landscape_modules:surfaces_response",
     "/races": "race_views:page",
     "POST /races": "race_views:start",
     "/races/estimate": "race_views:estimate",

@@ -5,7 +5,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-from .landscape_modules import rules_module, surfaces_module
 from .landscape_view import page_data
 from .templating import FOLDER, SHARED, render
 
@@ -65,7 +64,7 @@ def _bundle(url: str) -> str:
     bundled: dict[str, str] = {}
 
     def add(name: str) -> None:
-        source = _module(folder, name)
+        source = _read(f"{folder}/{name}")
         for _, imported in IMPORT.findall(source):
             if imported not in bundled:
                 add(imported)
@@ -82,11 +81,6 @@ def _bundle(url: str) -> str:
 
     add(main)
     return _escape("".join(["const modules = {};\n", *bundled.values()]))
-
-
-def _module(folder: str, name: str) -> str:
-    generated = {"rules.js": rules_module, "surfaces.js": surfaces_module}
-    return generated[name]() if name in generated else _read(f"{folder}/{name}")
 
 
 def _escape(script: str) -> str:
