@@ -8,24 +8,20 @@ import argparse
 import json
 from pathlib import Path
 
-from gradprix.show._png import render_png
-
 from gradprix.race import Local, progress, suite, suite_plans
 from gradprix.race.record_json import to_json
 from gradprix.show import EVIDENCE
-from gradprix.show._suite import profile, regrets
+from gradprix.show._suite import profile
+from gradprix.show.figure import export
 from gradprix.text.suite import format_suite
 from gradprix.utils.run_info import describe_run
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "_static"
-FIGURES = {
-    "regrets": (regrets, "<b>Margins behind the best of each problem</b>  Bold: the leading group"),
-    "profile": (profile, "<b>One choice for all</b>  Bands: 95 % over problems drawn with replacement"),
-}
+NOTE = "Bands: 95 % intervals over problems drawn with replacement."
 
 
 def main() -> None:
-    """Race on all tasks, and write the summary, with machine and versions, and the figures."""
+    """Race on all tasks, and write the summary, with machine and versions, and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/suite"), help="folder of the races")
     out = parser.parse_args().out
@@ -34,8 +30,7 @@ def main() -> None:
     summary = {"text": format_suite(result), **to_json(result)}
     header = describe_run("python studies/suite.py", sum(task["seconds"] for task in summary["tasks"].values()))
     EVIDENCE.write_text(json.dumps({**header, **summary}, indent=1) + "\n")
-    for name, (draw, title) in FIGURES.items():
-        PICTURES.joinpath(f"suite-{name}.png").write_bytes(render_png(draw(summary), title))
+    PICTURES.joinpath("suite-profile.png").write_bytes(export(profile(summary), "png", NOTE))
     print("\n".join(summary["text"]))
 
 

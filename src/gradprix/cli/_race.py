@@ -106,7 +106,7 @@ def race(
         bool,
         typer.Option(
             "--explain",
-            help="Retrain five final runs of each optimizer and diagnose the causes of the ranking; about a minute.",
+            help="Retrain eight final runs of each optimizer and diagnose the causes of the ranking; about a minute.",
             rich_help_panel=WHERE,
         ),
     ] = False,

@@ -157,7 +157,7 @@ def _explain_result(plan: Plan, result: Result, engine: Executor) -> Result:
     from gradprix.explain import why
 
     if sys.stderr.isatty():
-        typer.echo("Retraining and diagnosing five final runs of each optimizer ...", err=True)
+        typer.echo("Retraining and diagnosing eight final runs of each optimizer ...", err=True)
     try:
         return why(plan, result, engine)
     except Exception as error:  # the race is finished: a failed diagnosis must not discard its result

@@ -1,31 +1,33 @@
 """Explanation of a race's result: the final runs are replayed and measured within a time limit."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from msgspec.structs import replace
 
-from gradprix.race import Entry, Executor, Plan, Result
-from gradprix.race.diagnosis_record import Diagnosis, EntryDiagnosis
+from gradprix.race import Executor, Plan, Result
+from gradprix.race.diagnosis_record import Diagnosis, EntryDiagnosis, FamilyContrast, Trait
 from gradprix.race.journal import Journal
-from gradprix.race.record import EntryResult
 from gradprix.rules import Rule
 from gradprix.tasks import Loop
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.provenance import provenance
 from gradprix.training.torch_optimizer_adapter import needs_closure
 
-from .diagnosis import average_updates, diagnose, report_divergence
+from .comparisons import compare_levels, find_traits
+from .diagnosis import average_updates, compare_measurement, diagnose, report_divergence
+from .levels import measure_levels
 from .preconditioner import settles_below
 from .replay import ReplayedRun, watch
 
-MEASURED_SEEDS = 5
-"""Number of final runs per entry that are measured; confidence intervals are over runs."""
+MEASURED_SEEDS = 8
+"""Number of final runs per entry that are measured; confidence intervals are over runs. Comparisons of entries need six
+at least."""
 SECONDS = 60.0
 """Time limit in seconds for all measurements of a race, not counting the replayed training."""
-MEASURES = 3
+MEASURES = 4
 """Version of the measurements. Incrementing it invalidates saved explanations."""
 
 
@@ -43,8 +45,8 @@ def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) 
 
     Returns:
         The result with a `diagnosis` in its record. For each entry, the diagnosis holds measurements (a number, its
-        confidence interval, and a finding if it is significant) and statistics of the updates over training (effective
-        rate, update-to-weight ratio and cosine).
+        confidence interval, its ratio to the leaders, and a finding if it is significant) and statistics of the updates
+        over training (effective rate, update-to-weight ratio and cosine). It also compares families of entries.
 
     Raises:
         ValueError: if the race is on a custom training loop, whose networks are not accessible.
@@ -54,7 +56,7 @@ def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) 
     if saved is not None and saved.identity == (plan.key, MEASURES) and saved.budget >= seconds:
         return result
     start_time = time.perf_counter()
-    entries = _measure_runs(plan, result, engine, seconds)
+    entries, families = _diagnose_runs(plan, result, _replay_runs(plan, result, engine, seconds))
     elapsed = round(time.perf_counter() - start_time, 1)
     diagnosis = Diagnosis(
         identity=(plan.key, MEASURES),
@@ -62,6 +64,7 @@ def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) 
         runs=min(MEASURED_SEEDS, plan.seeds),
         seconds=elapsed,
         entries=entries,
+        families=families,
     )
     record = replace(result.record, diagnosis=diagnosis)
     if result.folder is not None:
@@ -76,7 +79,8 @@ def check_explainable(plan: Plan) -> None:
         raise ValueError("the models of a training loop are not accessible: only a task can be explained.")
 
 
-def _measure_runs(plan: Plan, result: Result, engine: Executor, seconds: float) -> dict[str, EntryDiagnosis]:
+def _replay_runs(plan: Plan, result: Result, engine: Executor, seconds: float) -> dict[str, list[ReplayedRun]]:
+    """Return the replayed runs of each entry, in the order of the seeds."""
     is_fixed = result.folder is not None or any(needs_closure(entry.rule) for entry in plan.entries)
     mode = result.record.plan.mode if is_fixed else ExecutionMode()
     results = {entry.name: entry for entry in result.record.entries}
@@ -90,16 +94,32 @@ def _measure_runs(plan: Plan, result: Result, engine: Executor, seconds: float) 
         share = len(trials) / len(selected)
         for name, run in zip(names, engine.call(watch, plan.task, trials, mode, seconds * share), strict=True):
             runs[name].append(run)
-    return {entry.name: _explain_entry(plan, entry, results[entry.name], runs[entry.name]) for entry in plan.entries}
+    return runs
 
 
-def _explain_entry(plan: Plan, entry: Entry, result: EntryResult, runs: Sequence[ReplayedRun]) -> EntryDiagnosis:
-    """Return the diagnosis of an entry from its replayed runs."""
-    tuned: dict[str, Any] = dict(result.tuned)
-    edge = None
-    if isinstance(entry.rule, Rule):
-        edge = settles_below(entry.rule, tuple(sorted(entry.values(**tuned).items())))
-    measured = diagnose(runs, result.batch_size, edge)
-    if (divergence := report_divergence(result.final.divergence_steps)) is not None:
-        measured.append(divergence)
-    return EntryDiagnosis(measurements=tuple(reason.to_record() for reason in measured), updates=average_updates(runs))
+def _diagnose_runs(
+    plan: Plan, result: Result, runs: Mapping[str, Sequence[ReplayedRun]]
+) -> tuple[dict[str, EntryDiagnosis], tuple[FamilyContrast, ...]]:
+    """Return the diagnosis of each entry from its replayed runs, and the comparisons of families."""
+    results = {entry.name: entry for entry in result.record.entries}
+    traits, edges = dict[str, frozenset[Trait]](), dict[str, float | None]()
+    for entry in plan.entries:
+        tuned: dict[str, Any] = dict(results[entry.name].tuned)
+        if isinstance(entry.rule, Rule) and not entry.rule.is_matrix_rule:
+            values = entry.values(**tuned)
+            traits[entry.name] = find_traits(entry.rule, values)
+            edges[entry.name] = settles_below(entry.rule, tuple(sorted(values.items())))
+    levels = {
+        name: [measure_levels(run, edges.get(name)) if run.lasted else {} for run in each]
+        for name, each in runs.items()
+    }
+    ratios, families = compare_levels(levels, result.record.verdict.leaders, traits)
+    entries = {}
+    for name, each in runs.items():
+        own = results[name]
+        measured = diagnose(each, own.batch_size, edges.get(name))
+        if (divergence := report_divergence(own.final.divergence_steps)) is not None:
+            measured.append(divergence)
+        compared = (compare_measurement(reason.to_record(), ratios.get((name, reason.kind))) for reason in measured)
+        entries[name] = EntryDiagnosis(measurements=tuple(compared), updates=average_updates(each))
+    return entries, families

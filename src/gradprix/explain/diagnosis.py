@@ -6,32 +6,36 @@ inconclusive.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from scipy.special import stdtrit
 
-from gradprix.race.diagnosis_record import Finding, Measurement, MeasurementKind, UpdateStatistics
+from gradprix.race.diagnosis_record import Finding, Measurement, MeasurementKind, Ratio, UpdateStatistics
 
+from .levels import COMPARED, measure_levels, select_high_rate
 from .network_measures import Point
 from .replay import ReplayedRun
 
-MIDDLE = (0.25, 0.75)
-"""Part of a run that is analysed, as fractions of its steps: after warm-up, before the schedule makes steps tiny."""
-EARLY, LATE = (0.05, 0.25), (0.75, 0.95)
-"""Parts of a run that are compared to detect a change over training, as fractions of its steps."""
 TOO_FAR, SHORT = 1.0, 0.1
 """Thresholds for the step length on the parabola along the update. A step of length 0.5 reaches the minimum, a step of
 length 1 returns to the initial loss, and a step of length 0.1 covers a fifth of the way to the minimum."""
+UNDONE = 0.75
+"""Step length above which noise is reported: so much of the first-order decrease is undone by the curvature."""
+NEAR_LIMIT = 0.5
+"""Share of the stability limit above which a learning rate is reported as close to it: doubling it is unstable."""
 FAR = 4.0
 """Factor by which batch size and gradient noise scale must differ for a finding; below it, noise and signal both
 matter."""
 STALLED = 1 / 2
-"""Threshold for the ratio of the late to the early effective learning rate, without the schedule's share; below it, the
-rate is reported as worn out. For AdaGrad on a constant gradient the ratio is 0.42."""
+"""Threshold for the ratio of the late to the early learning rate, without the schedule's share; below it, the rate is
+reported as worn out. For AdaGrad on a constant gradient the ratio is 0.42."""
 LESS, MORE = 0.8, 1.25
 """Thresholds on the decrease of a group's loss, relative to plain gradient descent."""
+UNDERFIT = 2.0
+"""Factor between the training losses of an entry and of the leaders above which the entry underfits."""
 FEWEST = 3
 """Minimum number of runs for a conclusion: measurements within one run are not independent."""
 
@@ -68,27 +72,62 @@ class Reason:
 def diagnose(runs: Sequence[ReplayedRun], batch_size: int, edge: float | None) -> list[Reason]:
     """Measure the properties of an entry, using its runs that did not diverge.
 
+    All but the training loss and the share of the learning rate that is kept are measured while the learning rate is
+    high.
+
     Args:
         runs: replayed runs of the entry with different seeds.
         batch_size: examples per step; 0 for full batches.
-        edge: largest product of gain and curvature at which the rule converges on a parabola; None omits the sharpness.
+        edge: largest product of gain and curvature at which the rule converges on a parabola; None omits stability.
 
     Returns:
         The properties for which there is at least one measurement.
     """
-    finished = [run for run in runs if run.lasted and run.points]
-    points = [_select_part(run, MIDDLE) for run in finished]
-    measured = [measure_step_length(points)]
-    if edge is not None:
-        measured.append(measure_sharpness(points, edge))
+    finished = [run for run in runs if run.lasted]
+    points = [selected for run in finished if (selected := select_high_rate(run))]
+    levels = [measure_levels(run, edge) for run in finished]
+    measured = {kind: measure_level(kind, [each[kind] for each in levels]) for kind in COMPARED}
+    measured[MeasurementKind.STEP_LENGTH] = measure_step_length(points)
     if batch_size:
-        measured.append(measure_noise_scale(points, batch_size))
-    measured.append(measure_rate_decay(finished))
-    measured += [measure_group_progress(points, kind, group) for kind, group in GROUPS.items()]
-    return [reason for reason in measured if reason.n]
+        measured[MeasurementKind.NOISE_SCALE] = measure_noise_scale(points, batch_size)
+        steps, stability = measured[MeasurementKind.STEP_LENGTH], measured[MeasurementKind.STABILITY]
+        if _decreases_loss(points) and steps.low > UNDONE and stability.high < 1:  # curvature alone would not do it
+            measured[MeasurementKind.STEP_LENGTH] = replace(steps, finding=Finding.NOISE_LIMITED)
+    for kind in (MeasurementKind.HARDEST_TENTH, MeasurementKind.RARE_CLASSES):
+        measured[kind] = measure_group_progress(points, kind)
+    return [reason for reason in measured.values() if reason.n]
 
 
-GROUPS = {MeasurementKind.HARDEST_TENTH: "the hardest tenth", MeasurementKind.RARE_CLASSES: "rare classes"}
+def measure_level(kind: MeasurementKind, logs: Sequence[float]) -> Reason:
+    """Measure the geometric mean of a level over runs, with its 95 % confidence interval.
+
+    The interval is Student's t of the logarithms.
+
+    Args:
+        kind: kind of the measurement.
+        logs: natural logarithm of each run's level; NaN where it is undefined.
+    """
+    finite = np.array([log for log in logs if math.isfinite(log)])
+    if not len(finite):
+        return Reason(kind, *UNKNOWN, 0)
+    number, low, high = float(np.exp(finite.mean())), 0.0, math.inf
+    if len(finite) >= FEWEST:
+        half = float(stdtrit(len(finite) - 1, 0.975) * finite.std(ddof=1) / math.sqrt(len(finite)))
+        low, high = number * math.exp(-half), number * math.exp(half)
+    finding = None
+    if kind is MeasurementKind.STABILITY and low > NEAR_LIMIT:
+        finding = Finding.UNSTABLE if low > 1 else Finding.NEAR_STABILITY_LIMIT
+    if kind is MeasurementKind.RATE_KEPT and high < STALLED:
+        finding = Finding.RATE_WORN_OUT
+    return Reason(kind, number, low, high, len(finite), finding)
+
+
+def compare_measurement(measurement: Measurement, ratio: Ratio | None) -> Measurement:
+    """Return a measurement with its ratio to the leaders, and the finding that follows from it."""
+    finding = measurement.finding
+    if measurement.kind is MeasurementKind.TRAINING_LOSS and ratio is not None and ratio.low > UNDERFIT:
+        finding = Finding.UNDERFITS
+    return msgspec.structs.replace(measurement, comparison=ratio, finding=finding)
 
 
 def measure_step_length(points: Points) -> Reason:
@@ -107,15 +146,6 @@ def measure_step_length(points: Points) -> Reason:
     return Reason(MeasurementKind.STEP_LENGTH, number, low, high, _count(points), finding)
 
 
-def measure_sharpness(points: Points, edge: float) -> Reason:
-    """Measure the preconditioned sharpness, as a fraction of the rule's stability threshold `edge`."""
-    usable = [[p for p in run if math.isfinite(p.seen)] for run in points]
-    ratios = [[p.seen / edge for p in run] for run in usable if run]
-    number, low, high = _jackknife(lambda runs: float(np.mean([np.mean(ratios[i]) for i in runs])), len(ratios))
-    finding = Finding.UNSTABLE if low > 1 else None
-    return Reason(MeasurementKind.SHARPNESS, number, low, high, _count(usable), finding)
-
-
 def measure_noise_scale(points: Points, batch_size: int) -> Reason:
     """Measure the ratio of the gradient noise scale to the batch size, Σ tr Σ / Σ |G|² / b.
 
@@ -132,40 +162,15 @@ def measure_noise_scale(points: Points, batch_size: int) -> Reason:
     return Reason(MeasurementKind.NOISE_SCALE, *interval, _count(usable), finding)
 
 
-def measure_rate_decay(runs: Sequence[ReplayedRun]) -> Reason:
-    """Measure the ratio of the effective learning rate late in training to that early in training.
-
-    The effective rate is −Σ gᵀu / f divided by Σ |G|², where f is the schedule's factor, so that the schedule has no
-    influence. It uses the update's projection on the full gradient, because the length of an update also contains
-    gradient noise.
-    """
-    parts = [[_select_part(run, where) for run in runs] for where in (EARLY, LATE)]
-    if not all(all(part) for part in parts):
-        return Reason(MeasurementKind.EFFECTIVE_RATE, *UNKNOWN, 0)
-    sums = [(_sums(part, lambda p: -p.slope / max(p.factor, TINY)), _sums(part, lambda p: p.length)) for part in parts]
-
-    def remaining(chosen: Sequence[int]) -> float:
-        early, late = ((numerator[chosen].sum() / denominator[chosen].sum()) for numerator, denominator in sums)
-        return float(late / early)
-
-    count = sum(map(_count, parts))
-    if not all(_all_positive(each) for pair in sums for each in pair):
-        return Reason(MeasurementKind.EFFECTIVE_RATE, *UNKNOWN, count)  # noise dominates these gradients
-    number, low, high = _jackknife(remaining, len(runs))
-    finding = Finding.RATE_WORN_OUT if high < STALLED else None
-    return Reason(MeasurementKind.EFFECTIVE_RATE, number, low, high, count, finding)
-
-
-def measure_group_progress(points: Points, kind: MeasurementKind, group: str) -> Reason:
+def measure_group_progress(points: Points, kind: MeasurementKind) -> Reason:
     """Measure the decrease of a group's loss per decrease of the total loss, relative to plain gradient descent.
 
     Args:
         points: measurements of each run.
-        kind: kind of the measurement in the record.
-        group: name of the group of examples, as in `Point.groups`.
+        kind: kind of the measurement, which names the group of examples.
     """
-    usable = [[p for p in run if group in p.groups] for run in points]
-    by_step, by_gradient = _sums(usable, lambda p: p.groups[group][0]), _sums(usable, lambda p: p.groups[group][1])
+    usable = [[p for p in run if kind in p.groups] for run in points]
+    by_step, by_gradient = _sums(usable, lambda p: p.groups[kind][0]), _sums(usable, lambda p: p.groups[kind][1])
     slope, length = _sums(usable, lambda p: p.slope), _sums(usable, lambda p: p.length)
 
     def relative_decrease(chosen: Sequence[int]) -> float:
@@ -212,15 +217,10 @@ def average_updates(runs: Sequence[ReplayedRun]) -> UpdateStatistics:
 
 Interval = tuple[float, float, float]
 UNKNOWN: Interval = (math.nan, -math.inf, math.inf)
-TINY = 1e-12
 
 
 def _inverse(signal: float) -> float:
     return 1 / signal if signal > 0 else math.inf
-
-
-def _select_part(run: ReplayedRun, interval: tuple[float, float]) -> list[Point]:
-    return [p for p in run.points if interval[0] <= p.share < interval[1]]
 
 
 def _count(points: Points) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
+from gradprix.race.diagnosis_record import MeasurementKind
 from gradprix.tasks import Task
 from gradprix.tasks.lazy_dataset import Stream
 from gradprix.tasks.model_with_loss import ModelWithLoss
@@ -72,7 +73,7 @@ class LossProbe:
         return self._loss(weights, self._outputs(weights, inputs), targets)
 
     @torch.no_grad()
-    def groups(self, weights: Tensors, inputs: Any, targets: Any) -> dict[str, Tensor]:
+    def groups(self, weights: Tensors, inputs: Any, targets: Any) -> dict[MeasurementKind, Tensor]:
         """Select groups of examples that an optimizer may neglect: the hardest tenth, and the rare classes.
 
         Args:
@@ -83,8 +84,8 @@ class LossProbe:
             targets: targets of the examples.
 
         Returns:
-            Indices of each group's examples by the name of the group. Groups with fewer than `FEW` examples are left
-            out. The result is empty if the loss cannot be computed for single examples, or if examples cannot be
+            Indices of each group's examples by the measurement of the group. Groups with fewer than `FEW` examples are
+            left out. The result is empty if the loss cannot be computed for single examples, or if examples cannot be
             selected from the inputs, such as a batch of graphs.
         """
         parts = [*tree_leaves(inputs), targets]
@@ -99,10 +100,10 @@ class LossProbe:
             )
         except TypeError:  # the loss is defined for whole batches only, as with models that compute their own
             return {}
-        groups = {"the hardest tenth": losses.topk(max(1, round(HARDEST * count))).indices}
+        groups = {MeasurementKind.HARDEST_TENTH: losses.topk(max(1, round(HARDEST * count))).indices}
         classes = isinstance(outputs, Tensor) and outputs.dim() == 2 and len(self.rare) > 0
         if classes and outputs.shape[1] > int(self.rare.max()):
-            groups["rare classes"] = torch.isin(targets, self.rare).nonzero()[:, 0]
+            groups[MeasurementKind.RARE_CLASSES] = torch.isin(targets, self.rare).nonzero()[:, 0]
         return {name: index for name, index in groups.items() if len(index) >= FEW}
 
     def _loss(self, weights: Tensors, output: Any, targets: Any) -> Tensor:

@@ -10,6 +10,8 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from gradprix.race.diagnosis_record import MeasurementKind
+
 from .loss_probe import LossProbe, Tensors
 
 NAN = float("nan")
@@ -39,6 +41,7 @@ class Point:
         sharpness: λmax of H; NaN if not measured.
         seen: λmax of √P H √P, where P holds the rule's gain for each weight: the preconditioned sharpness; NaN if not
             measured.
+        gain: median of the rule's gain over the weights that have had a gradient; NaN if not measured.
     """
 
     share: float
@@ -46,11 +49,12 @@ class Point:
     slope: float
     bend: float
     length: float
-    groups: Mapping[str, tuple[float, float]]
+    groups: Mapping[MeasurementKind, tuple[float, float]]
     spread: float = NAN
     signal: float = NAN
     sharpness: float = NAN
     seen: float = NAN
+    gain: float = NAN
 
     @property
     def finite(self) -> bool:
@@ -107,7 +111,10 @@ def measure(
         products = curved([r * v for r, v in zip(root_gains, vector, strict=True)])
         return [r * h for r, h in zip(root_gains, products, strict=True)]
 
-    return replace(point, spread=spread, signal=signal, sharpness=sharp, seen=sharpness(preconditioned, x))
+    all_gains = torch.cat([gains[name].flatten() for name in update])
+    median_gain = float(all_gains[all_gains > 0].median()) if bool((all_gains > 0).any()) else NAN
+    seen = sharpness(preconditioned, x)
+    return replace(point, spread=spread, signal=signal, sharpness=sharp, seen=seen, gain=median_gain)
 
 
 def sharpness(curved: Callable[[Sequence[Tensor]], list[Tensor]], x: Sequence[Tensor]) -> float:
@@ -164,7 +171,7 @@ def _measure_groups(
     earlier: Tensors,
     halves: Sequence[Any],
     gradients: Sequence[Sequence[Tensor]],
-) -> dict[str, tuple[float, float]]:
+) -> dict[MeasurementKind, tuple[float, float]]:
     """Return the products of each group's gradient with the update and with the plain gradient, as in `Point.groups`.
 
     The group's gradient and the plain gradient come from different samples, so that their product is unbiased.

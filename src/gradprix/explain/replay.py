@@ -20,9 +20,9 @@ from .preconditioner import gain, settles_below
 Tensors = Mapping[str, Tensor]
 MOVES = 100
 """Number of steps at which update statistics are recorded."""
-LOOKS = 24
+LOOKS = 12
 """Number of steps at which networks are measured, if time allows."""
-WHOLLY = 3
+WHOLLY = 2
 """One in this many measurements includes gradient noise and sharpness."""
 
 
@@ -36,6 +36,7 @@ class ReplayedRun:
         gradients: norm of the gradient at each recorded step.
         weights: norm of the trained weights before each recorded step.
         along: product of update and negative gradient, −u · g, at each recorded step.
+        factors: the schedule's factor on the learning rate at each recorded step.
         points: measurements of the network, at fewer steps.
         outcome: outcome of the run; None until the run has ended.
     """
@@ -45,6 +46,7 @@ class ReplayedRun:
     gradients: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     along: list[float] = field(default_factory=list)
+    factors: list[float] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     outcome: Outcome | None = None
 
@@ -121,8 +123,8 @@ class UpdateRecorder(Callback):
             if row >= trainer.stack.count:
                 continue
             run = self.runs[trainer.order[row]]
-            lists = (run.steps, run.updates, run.gradients, run.weights, run.along)
-            for target, value in zip(lists, (trainer.step, *values), strict=True):
+            lists = (run.steps, run.factors, run.updates, run.gradients, run.weights, run.along)
+            for target, value in zip(lists, (trainer.step, self.factor, *values), strict=True):
                 target.append(value)
 
     def _measure_networks(self, trainer: Trainer, updates: Tensors, weights: Tensors) -> None:

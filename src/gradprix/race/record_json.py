@@ -139,11 +139,11 @@ def _upgrade_measurement(data: Mapping[str, Any]) -> Mapping[str, Any]:
     kind, low, high = MeasurementKind(data["kind"]), data["low"], data["high"]
     finding = {
         MeasurementKind.STEP_LENGTH: Finding.STEPS_TOO_LONG if low and low > 1 else Finding.STEPS_SHORT,
-        MeasurementKind.SHARPNESS: Finding.UNSTABLE,
+        MeasurementKind.STABILITY: Finding.UNSTABLE,
         MeasurementKind.NOISE_SCALE: (
             Finding.BATCH_ABOVE_NOISE_SCALE if high is not None and high < 1 else Finding.BATCH_BELOW_NOISE_SCALE
         ),
-        MeasurementKind.EFFECTIVE_RATE: Finding.RATE_WORN_OUT,
+        MeasurementKind.RATE_KEPT: Finding.RATE_WORN_OUT,
         MeasurementKind.HARDEST_TENTH: Finding.GROUP_NEGLECTED if high and high < 1 else Finding.GROUP_FAVOURED,
         MeasurementKind.RARE_CLASSES: Finding.GROUP_NEGLECTED if high and high < 1 else Finding.GROUP_FAVOURED,
         MeasurementKind.DIVERGED: Finding.DIVERGED,

@@ -92,7 +92,6 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
         "plan": record.plan,
         "metric": record.plan.metric,
         "figures": charts,
-        "has_plotly": any(each is not None and not isinstance(each, Chart) for each in charts.values()),
         "answer": answer_lines(record),
         "protocol": format_protocol(record),
         "comparisons": _sections.format_comparisons(record),
@@ -121,7 +120,7 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
     }
 
 
-def draw_charts(record: RaceRecord) -> dict[str, Any]:
+def draw_charts(record: RaceRecord) -> dict[str, Chart | None]:
     """Return the figures of the report by name. A figure is None if the record lacks its data."""
     sensitivity = _tuning_figures.sensitivity if record.plan.tunes_learning_rate_only else _tuning_figures.points
     is_tuned = any(entry.tuned for entry in record.entries)

@@ -1,81 +1,89 @@
 """Page of a suite: results combined over tasks, with links to the report of each race."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-from plotly import graph_objects as go
+from matplotlib.axes import Axes
 
 from gradprix.race import REPORT
+from gradprix.text.suite import format_profile_title, format_regrets_title
 from gradprix.utils.wording import format_count, format_list
 
+from ._formatting import format_seconds
+from ._svg import SOFT
 from ._templates import render
-from .style import INK, apply_layout, escape_label, series_style, translucent
+from .figure import Chart, Panel, label_ends, line_style, percent_axis, tag
+from .palette import styles
 
 Summary = Mapping[str, Any]
 SHOWN = 8.0
-"""Largest regret, in margins, on the axis of the performance profiles and on the colour scale."""
-BANDS = 2
-"""Number of entries, the best ones, for which bands are drawn. More bands would overlap too much."""
+"""Largest regret, in margins, on the axis of the performance profiles and of the shades of the table."""
+BANDS, COLOURED = 2, 5
+"""Number of entries, the best ones, for which bands are drawn, and of those whose lines are coloured."""
 
 
-def regrets(summary: Summary) -> go.Figure:
-    """Plot a heat map of the regret, in margins, of each entry (row) on each task (column)."""
-    entries, names = summary["entries"], list(summary["tasks"])
-    values = [[summary["tasks"][name]["regrets"][entry] for name in names] for entry in entries]
-    text = [
-        [
-            f"<b>{value:.1f}</b>" if entry in summary["tasks"][name]["leads"] else f"{value:.1f}"
-            for value, name in zip(row, names, strict=True)
+class RegretCell(NamedTuple):
+    """Cell of the table of regrets.
+
+    Args:
+        text: regret in margins.
+        is_leader: True if no entry wins against this one.
+        shade: opacity of the background, 0 for regrets of at most one margin.
+    """
+
+    text: str
+    is_leader: bool
+    shade: float
+
+
+def regrets(summary: Summary) -> dict[str, list[RegretCell]]:
+    """Return the regret, in margins, of each entry on each task: a list of cells for each entry, by its name."""
+    return {
+        entry: [
+            RegretCell(
+                f"{task['regrets'][entry]:.1f}",
+                entry in task["leads"],
+                round(0.42 * min(1.0, max(0.0, (task["regrets"][entry] - 1) / (SHOWN - 1))), 3),
+            )
+            for task in summary["tasks"].values()
         ]
-        for row, entry in zip(values, entries, strict=True)
-    ]
-    fig = go.Figure(
-        go.Heatmap(
-            x=[escape_label(name) for name in names],
-            y=[escape_label(entry) for entry in entries],
-            z=[[min(value, SHOWN) for value in row] for row in values],
-            text=text,
-            texttemplate="%{text}",
-            textfont={"size": 13, "color": INK},
-            zmin=0,
-            zmax=SHOWN,
-            colorscale=[[0, "rgba(0,114,178,0.45)"], [1 / SHOWN, "rgba(0,114,178,0.06)"], [1, "rgba(213,94,0,0.6)"]],
-            showscale=False,
-            xgap=2,
-            ygap=2,
-            hovertemplate="%{y} on %{x}: %{text} margins behind the best<extra></extra>",
-        )
-    )
-    fig.update_xaxes(side="top", showgrid=False, ticks="")
-    fig.update_yaxes(autorange="reversed", showgrid=False, ticks="")
-    return apply_layout(fig, 80 + 40 * len(entries))
+        for entry in summary["entries"]
+    }
 
 
-def profile(summary: Summary) -> go.Figure:
-    """Plot performance profiles: the fraction of tasks on which an entry is at most x margins behind the best."""
-    fig, margins = go.Figure(), summary["profile"]["margins"]
+def profile(summary: Summary) -> Chart:
+    """Draw performance profiles: the share of tasks on which an entry is at most x margins behind the best."""
+    right = min(170, 14 + 7 * max(map(len, summary["entries"])))
+    title = "share of tasks on which an optimizer is at most so many margins behind the best"
+    panel = Panel(partial(_draw_profile, summary), title, 720, 360, (56, right, 30, 44))
+    return Chart("profile", format_profile_title(summary), (panel,))
+
+
+def _draw_profile(summary: Summary, axes: Axes) -> None:
+    """Draw the profiles, the coloured ones on top, with the names at the right."""
+    margins, looks = summary["profile"]["margins"], styles(summary["entries"])
     shown = [x for x in margins if x <= SHOWN]
-    for i, entry in enumerate(summary["entries"]):
-        curve = summary["profile"]["entries"][entry]
-        style, group = series_style(i), {"legendgroup": entry}
+    axes.set_xlim(0, SHOWN)
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("margins behind the best of a task")
+    percent_axis(axes.yaxis, True)
+    ends: list[tuple[float, str, str]] = []
+    for i, entry in reversed(list(enumerate(summary["entries"]))):
+        curve, is_quiet = summary["profile"]["entries"][entry], i >= COLOURED
+        share, low, high = ([100 * y for y in curve[key][: len(shown)]] for key in ("share", "low", "high"))
         if i < BANDS:
-            clear = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
-            fig.add_scatter(x=shown, y=[100 * y for y in curve["high"][: len(shown)]], **clear, **group)
-            low = [100 * y for y in curve["low"][: len(shown)]]
-            fill = translucent(style["color"], 0.12)
-            fig.add_scatter(x=shown, y=low, fill="tonexty", fillcolor=fill, **clear, **group)
-        fig.add_scatter(
-            x=shown,
-            y=[100 * y for y in curve["share"][: len(shown)]],
-            mode="lines",
-            name=escape_label(entry),
-            line={"color": style["color"], "dash": style["dash"], "width": 2, "shape": "hv"},
-            hovertemplate=f"{escape_label(entry)}: at most %{{x}} margins behind on %{{y:.0f}} %<extra></extra>",
-            **group,
-        )
-    fig.update_xaxes(title="margins behind the best of a task", range=[0, SHOWN])
-    fig.update_yaxes(title="share of tasks", ticksuffix=" %", range=[0, 103])
-    return apply_layout(fig, 440, legend={"x": 1.01, "xanchor": "left", "y": 1})
+            band = axes.fill_between(shown, low, high, step="post", color=looks[entry].colour, alpha=0.12, lw=0)
+            tag(band, entry)
+        (line,) = axes.plot(shown, share, drawstyle="steps-post", **line_style(looks[entry], is_quiet))
+        tag(line, entry, f"{entry}: within one margin on {_share_within(curve, margins):.0f} % of tasks")
+        ends.insert(0, (share[-1], entry, SOFT if is_quiet else looks[entry].colour))
+    label_ends(axes, ends)
+
+
+def _share_within(curve: Mapping[str, Any], margins: Sequence[float]) -> float:
+    """Return the percentage of tasks on which an entry is at most one margin behind the best."""
+    return float(100 * next(y for x, y in reversed([*zip(margins, curve["share"], strict=True)]) if x <= 1))
 
 
 def suite_page(summary: Summary) -> str:
@@ -85,19 +93,24 @@ def suite_page(summary: Summary) -> str:
         summary: contents of `suite.json`. Links to reports are relative: the page must be saved in the parent folder of
             the folders of the races.
     """
+    text, count = summary["text"], max(1, len(summary["crossings"]))
     return render(
         "suite.html.jinja",
         summary=summary,
+        answer=[*text[:2], *text[2 + count :]],
+        reversals=text[2 : 2 + count],
         task_count=format_count(len(summary["tasks"]), "task"),
         rows={name: _format_task(task) for name, task in summary["tasks"].items()},
-        figures={"regrets": regrets(summary), "profile": profile(summary)},
+        regrets=regrets(summary),
+        regrets_title=format_regrets_title(summary),
+        profile=profile(summary),
         bands=BANDS,
         report_file=REPORT,
     )
 
 
 def _format_task(task: Mapping[str, Any]) -> list[str]:
-    """Format the cells of a task: metric, chance level, best mean, margin, leaders, recommendation, budget, minutes."""
+    """Format the cells of a task: metric, chance level, best mean, margin, leaders, recommendation, budget, time."""
     metric = task["metric"]
     best = max(task["means"].values()) if metric["higher_is_better"] else min(task["means"].values())
     return [
@@ -108,7 +121,7 @@ def _format_task(task: Mapping[str, Any]) -> list[str]:
         format_list(task["leads"]),
         task["take"],
         f"{task['trials']} + {task['seeds']}",
-        f"{task['seconds'] / 60:.1f}",
+        format_seconds(task["seconds"]).replace(" ", "\u00a0"),
     ]
 
 

@@ -1,25 +1,27 @@
 """Presentation of a tuned optimizer: terminal output, figure of the learning rates, and HTML page."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plotly import graph_objects as go
+from matplotlib.axes import Axes
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gradprix.race import TUNE_PAGE, TunePlan, TuneRecord, TuneResult
 from gradprix.race.run_records import TuningRun
 from gradprix.text.answer import format_code
-from gradprix.text.tuning import format_protocol, format_tuning
+from gradprix.text.tuning import format_protocol, format_rates_title, format_tuning
 from gradprix.text.units import format_duration, format_points, format_value
 from gradprix.utils.files import write_atomically
 
-from ._metric_axis import ZONE
+from ._svg import GREY, INK
 from ._templates import render
+from .figure import Chart, Panel, log_ticks, percent_axis, tag
+from .palette import colour
 from .plans import describe_run, format_range
-from .style import COLOURS, apply_layout, escape_label, padded, ticks
 from .tables import make_table
 
 SHOWN = 0.9
@@ -94,7 +96,7 @@ def tune_page(result: TuneResult) -> str:
             }
             for name, final in settings.items()
         },
-        figure=learning_rates(record),
+        rates=learning_rates(record),
         folder=None if result.folder is None else str(result.folder),
     )
 
@@ -110,34 +112,57 @@ def write_tune_page(result: TuneResult) -> Path | None:
     return write_atomically(result.folder / TUNE_PAGE, tune_page(result).encode(errors="replace"), 0o644)
 
 
-def learning_rates(record: TuneRecord) -> go.Figure:
-    """Plot the validation metric against the learning rate.
+def learning_rates(record: TuneRecord) -> Chart:
+    """Draw the validation metric against the learning rate.
 
     The figure shows the tuning runs without the effects of their seeds, the response curve, the learning-rate
     tolerance, and the tuned and the default learning rate. Runs with a metric that is worse than the vertical axis
-    shows, and diverged runs, are drawn at its lower end. The curve ends at the learning rates of such runs, because it
+    shows, and diverged runs, are drawn at its worse end. The curve ends at the learning rates of such runs, because it
     is fitted to clipped scores there.
     """
-    fig = go.Figure()
-    best, worst = _metric_range(record)
-    beyond = _draw_runs(fig, record, worst)
-    if record.curve is not None:
-        low = max((rate for rate in beyond if rate < record.learning_rate), default=0.0)
-        high = min((rate for rate in beyond if rate > record.learning_rate), default=math.inf)
-        points = zip(record.curve.learning_rates, record.curve.metrics, strict=True)
-        x, y = zip(*((rate, _unit(record) * value) for rate, value in points if low <= rate <= high), strict=True)
-        line = {"color": COLOURS[0], "width": 2}
-        fig.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip")
-    if record.tolerance is not None:
-        fig.add_vrect(*record.tolerance, fillcolor=ZONE, line_width=0, layer="below")
-    _draw_rate(fig, "tuned", record.learning_rate, "solid")
-    if record.default is not None and record.default.settings != record.tuned:
-        _draw_rate(fig, "default", float(record.default.settings["lr"]), "dash")  # type: ignore[arg-type]
+    panel = Panel(
+        partial(_draw_learning_rates, record), f"validation {_plain_name(record)}", 640, 360, (60, 14, 46, 44)
+    )
+    return Chart("rates", format_rates_title(record), (panel,))
+
+
+def _draw_learning_rates(record: TuneRecord, axes: Axes) -> None:
+    """Draw the runs, the response curve, the tolerance, and the tuned and the default learning rate."""
     rates = [math.log10(run.learning_rate) for run in record.runs]
-    fig.update_xaxes(title="learning rate", type="log", range=padded(rates), **ticks(min(rates), max(rates)))
-    title, suffix = escape_label(f"validation {_plain_name(record)}"), " %" if record.plan.metric.percent else ""
-    fig.update_yaxes(title=title, range=padded(sorted((best, worst))), ticksuffix=suffix)
-    return apply_layout(fig, 440, showlegend=False)
+    low, high = _pad(min(rates), max(rates))
+    best, worst = _metric_range(record)
+    axes.set_xscale("log")
+    axes.set_xlim(10**low, 10**high)
+    log_ticks(axes.xaxis, low, high)
+    axes.set_xlabel("learning rate")
+    axes.set_ylim(*_pad(*sorted((best, worst))))
+    percent_axis(axes.yaxis, record.plan.metric.percent)
+    if record.tolerance is not None:
+        axes.axvspan(*record.tolerance, color=GREY, alpha=0.18, lw=0)
+    beyond = _draw_runs(record, worst, axes)
+    if record.curve is not None:
+        first = max((rate for rate in beyond if rate < record.learning_rate), default=0.0)
+        last = min((rate for rate in beyond if rate > record.learning_rate), default=math.inf)
+        points = zip(record.curve.learning_rates, record.curve.metrics, strict=True)
+        shown = [(rate, _unit(record) * value) for rate, value in points if first <= rate <= last]
+        axes.plot(*zip(*shown, strict=True), color=colour(record.best.name), label="curve")
+    labels = [("tuned", record.learning_rate, "solid")]
+    if record.default is not None and record.default.settings != record.tuned:
+        labels.append(("default", float(record.default.settings["lr"]), "dashed"))  # type: ignore[arg-type]
+    axes.set_title(axes.get_title(loc="left"), pad=26)  # above the labels
+    # Labels of close learning rates stand on opposite sides of their lines.
+    order = sorted(rate for _, rate, _ in labels)
+    place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "xytext": (0, 4)}
+    for name, rate, dash in labels:
+        side = "center" if len(labels) == 1 else "right" if rate == order[0] else "left"
+        axes.axvline(rate, color=INK, lw=1.5, ls=dash)
+        axes.annotate(f"{name}: {rate:g}", (rate, 1), ha=side, annotation_clip=False, **place)
+
+
+def _pad(low: float, high: float) -> tuple[float, float]:
+    """Return an interval with some room at both ends."""
+    room = 0.06 * (high - low) or 0.5
+    return low - room, high + room
 
 
 def _metric_range(record: TuneRecord) -> tuple[float, float]:
@@ -151,16 +176,16 @@ def _metric_range(record: TuneRecord) -> tuple[float, float]:
     return unit * pick(peak, *scores), unit * (peak + SHOWN * (bottom - peak))
 
 
-def _draw_runs(fig: go.Figure, record: TuneRecord, worst: float) -> set[float]:
+def _draw_runs(record: TuneRecord, worst: float, axes: Axes) -> set[float]:
     """Draw the tuning runs.
 
     Runs within the axis are dots. Runs beyond its worse end are triangles at this end, and diverged runs are crosses
     there.
 
     Args:
-        fig: figure to draw into.
         record: record of the tuning.
         worst: worse end of the axis, in displayed units.
+        axes: axes to draw into.
 
     Returns:
         The learning rates of which every run is drawn at the worse end.
@@ -171,36 +196,18 @@ def _draw_runs(fig: go.Figure, record: TuneRecord, worst: float) -> set[float]:
     inside = [run for run, y in zip(trained, heights, strict=True) if (y > worst) == is_higher_better or y == worst]
     beyond = [run for run in trained if run not in inside]
     diverged = [run for run in record.runs if run.diverged is not None]
-    styles: list[tuple[list[TuningRun], dict[str, Any]]] = [
-        (inside, {"size": 7, "opacity": 0.6}),
-        (beyond, {"size": 8, "symbol": "triangle-down" if is_higher_better else "triangle-up"}),
-        (diverged, {"size": 9, "symbol": "x"}),
-    ]
-    for runs, style in styles:
-        fig.add_scatter(
-            x=[run.learning_rate for run in runs],
-            y=[unit * record.adjusted_metric(run) if run in inside else worst for run in runs],
-            mode="markers",
-            marker={"color": COLOURS[0], **style},
-            text=["diverged" if run.diverged is not None else f"{unit * run.metric:.4g}" for run in runs],
-            hovertemplate="%{x:~g}: %{text}<extra></extra>",
-        )
+    for runs, marker, size in ((inside, "o", 7), (beyond, "v" if is_higher_better else "^", 8), (diverged, "X", 8)):
+        if not runs:
+            continue
+        y = [unit * record.adjusted_metric(run) if run in inside else worst for run in runs]
+        (dots,) = axes.plot([run.learning_rate for run in runs], y, marker, ms=size, ls="none", mew=0, clip_on=False)
+        dots.set(color=colour(record.best.name), alpha=0.6 if runs is inside else 1.0)
+        tag(dots, record.best.name, [f"{run.learning_rate:g}: {_format_run(record, run)}" for run in runs])
     return {run.learning_rate for run in (*beyond, *diverged)} - {run.learning_rate for run in inside}
 
 
-def _draw_rate(fig: go.Figure, name: str, rate: float, dash: str) -> None:
-    """Draw a vertical line at a learning rate, and label it above the plot.
-
-    Args:
-        fig: figure to draw into.
-        name: text of the label.
-        rate: learning rate.
-        dash: dash style of the line.
-    """
-    fig.add_vline(rate, line={"color": COLOURS[1], "width": 2, "dash": dash})
-    # On a logarithmic axis, plotly places shapes by the value and annotations by its logarithm.
-    place = {"x": math.log10(rate), "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"}
-    fig.add_annotation(text=f"{name}: {rate:g}", showarrow=False, **place)
+def _format_run(record: TuneRecord, run: TuningRun) -> str:
+    return "diverged" if run.diverged is not None else format_value(record.plan.metric, run.metric)
 
 
 def _unit(record: TuneRecord) -> float:

@@ -1,107 +1,235 @@
 """Diagnosis section of a report: measurements, conclusions, and a figure of the optimizers' updates."""
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-from plotly import graph_objects as go
-from plotly.subplots import make_subplots
+import numpy as np
+from matplotlib.axes import Axes
 
 from gradprix.race import RaceRecord
-from gradprix.race.diagnosis_record import Measurement, MeasurementKind
-from gradprix.text.diagnosis import format_finding
+from gradprix.race.diagnosis_record import FamilyContrast, Measurement, MeasurementKind, Trait
+from gradprix.text.diagnosis import TRAITS, format_findings, format_missing, format_updates_title
+from gradprix.text.units import format_quantity
+from gradprix.utils.wording import format_list
 
 from ._sections import Estimate
-from .style import apply_layout, styles
+from ._svg import SOFT
+from ._training_figures import coloured_entries
+from .figure import Chart, Panel, label_ends, line_style, log_ticks, percent_axis, tag
+from .palette import styles
 
-COLUMNS = {
-    MeasurementKind.STEP_LENGTH: (
-        "steps",
-        "how far a step goes: 0.5 is the bottom of the parabola along it, above 1 the loss would rise",
-    ),
-    MeasurementKind.SHARPNESS: (
-        "sharpness",
-        "the largest curvature as the rule sees it, over where it ceases to settle, which is 1",
-    ),
-    MeasurementKind.NOISE_SCALE: (
-        "noise scale",
-        "in batches of its own size: many times more, and a step is mostly noise",
-    ),
-    MeasurementKind.EFFECTIVE_RATE: ("rate left", "the late effective rate over the early one, the schedule taken out"),
-    MeasurementKind.HARDEST_TENTH: (
-        "hardest tenth",
-        "how much of the step goes to them, in units of what the plain gradient gives",
-    ),
-    MeasurementKind.RARE_CLASSES: ("rare classes", "likewise"),
-    MeasurementKind.DIVERGED: ("diverged", "the share of final runs"),
+
+class Column(NamedTuple):
+    """Column of a table of measurements.
+
+    Args:
+        label: heading.
+        meaning: what is measured, as a phrase.
+        is_percent: numbers are shares, written as percentages.
+    """
+
+    label: str
+    meaning: str
+    is_percent: bool = False
+
+
+TABLES: dict[str, dict[MeasurementKind, Column]] = {
+    "Progress and step size": {
+        MeasurementKind.TRAINING_LOSS: Column("final training loss", "mean over the last epoch"),
+        MeasurementKind.EFFECTIVE_RATE: Column(
+            "effective learning rate", "length of an update per length of the gradient, ‖u‖ / ‖g‖"
+        ),
+        MeasurementKind.GAIN: Column(
+            "long-run learning rate",
+            "distance moved per step and unit of a constant gradient, once momentum has built up, by the median weight",
+        ),
+        MeasurementKind.RELATIVE_UPDATE: Column(
+            "update to weights", "length of an update relative to the weights, ‖u‖ / ‖x‖"
+        ),
+        MeasurementKind.RATE_KEPT: Column(
+            "learning rate left",
+            "long-run learning rate late in training relative to that early in training, without the schedule’s share",
+            True,
+        ),
+        MeasurementKind.DIVERGED: Column("diverged", "share of the final runs", True),
+    },
+    "Curvature and noise": {
+        MeasurementKind.CURVATURE: Column("curvature", "largest eigenvalue of the Hessian, λ"),
+        MeasurementKind.PRECONDITIONING: Column(
+            "preconditioned",
+            "largest curvature after preconditioning, relative to steps with the same learning rate for all weights",
+            True,
+        ),
+        MeasurementKind.STABILITY: Column(
+            "stability limit",
+            "product of learning rate and curvature, relative to the largest at which the rule converges on a parabola "
+            "(2 for gradient descent, 38 for momentum and Adam with β₁ = 0.9)",
+            True,
+        ),
+        MeasurementKind.STEP_LENGTH: Column(
+            "decrease undone",
+            "share of a step’s first-order decrease of the loss that the curvature along it undoes: 50 % at the bottom "
+            "of a parabola, 100 % where a step gains nothing",
+            True,
+        ),
+        MeasurementKind.NOISE_SCALE: Column(
+            "noise scale", "in batches: far above 1, a gradient is mostly noise; far below, mostly signal"
+        ),
+        MeasurementKind.HARDEST_TENTH: Column(
+            "hardest tenth", "decrease of their loss relative to plain gradient descent", True
+        ),
+        MeasurementKind.RARE_CLASSES: Column(
+            "rare classes", "decrease of their loss relative to plain gradient descent", True
+        ),
+    },
 }
-"""Label and interpretation of each measurement."""
-PANELS = {"rate": "effective rate ‖u‖ / ‖g‖", "ratio": "update to weights ‖u‖ / ‖x‖", "cosine": "cosine of u and −g"}
+"""Columns of each table of measurements, by the table's heading."""
+PANELS = {
+    "rate": "effective learning rate",
+    "ratio": "update to weights",
+    "cosine": "cosine of update and −gradient",
+}
+"""Title of each panel of the figure of updates."""
+BINS = 25
+"""Number of parts of a run over which the figure of updates averages, because single steps are mostly noise."""
 
 
 def format_diagnosis(record: RaceRecord) -> dict[str, Any] | None:
     """Return the diagnosis as data for the template, or None if the race was not diagnosed.
 
     Returns:
-        A dictionary with three keys. `columns` maps the label of each measurement to its interpretation. `rows` maps
-        the name of each entry to its estimates, one for each column. `findings` lists the conclusive measurements, as
-        tuples of entry name, sentence, label and estimate.
+        A dictionary with the keys `findings` (sentences with the entry's name, empty for families), `tables` (by
+        heading, with `columns` and `rows`), `families` (rows of the comparisons of families), `members` (sentences
+        about who belongs to them), and `missing` (why something is not shown, as sentences).
     """
     if record.diagnosis is None:
         return None
-    entries = [(entry, record.diagnosis.entries[entry.name].measurements) for entry in record.ranking]
-    kinds = [kind for kind in COLUMNS if any(m.kind == kind for _, each in entries for m in each)]
-    by_kind = {entry.name: {m.kind: _format_estimate(m) for m in each} for entry, each in entries}
+    measured = {
+        entry.name: {m.kind: m for m in record.diagnosis.entries[entry.name].measurements} for entry in record.ranking
+    }
+    tables, unknown = {}, []
+    for heading, columns in TABLES.items():
+        present = [kind for kind in columns if any(kind in each for each in measured.values())]
+        shown = [k for k in present if any(_is_known(each[k]) for each in measured.values() if k in each)]
+        unknown += [columns[kind].label for kind in present if kind not in shown]
+        rows = {
+            name: [_format_estimate(each.get(kind), columns[kind].is_percent) for kind in shown]
+            for name, each in measured.items()
+        }
+        if shown:
+            tables[heading] = {"columns": [columns[kind] for kind in shown], "rows": rows}
     return {
-        "columns": dict(COLUMNS[kind] for kind in kinds),
-        "rows": {name: [each.get(kind, Estimate("-")) for kind in kinds] for name, each in by_kind.items()},
-        "findings": [
-            (entry.name, format_finding(m, entry.final.divergence_steps), COLUMNS[m.kind][0], _format_estimate(m))
-            for entry, each in entries
-            for m in each
-            if m.finding
-        ],
+        "findings": format_findings(record),
+        "tables": tables,
+        "families": _format_families(record.diagnosis.families),
+        "members": _format_members(record.diagnosis.families),
+        "missing": format_missing(record, unknown),
     }
 
 
-def _format_estimate(measurement: Measurement) -> Estimate:
+def _is_known(measurement: Measurement) -> bool:
+    return measurement.number is not None or measurement.low is not None
+
+
+def _format_estimate(measurement: Measurement | None, is_percent: bool) -> Estimate:
     """Format a measurement with its confidence interval. Numbers that are None are infinite or unknown."""
-    is_clear, bounds = measurement.finding is not None, (measurement.low, measurement.high)
-    if measurement.kind is MeasurementKind.NOISE_SCALE and is_clear and measurement.high is None:
-        return Estimate(f"above {measurement.low:.2g}" if measurement.low else "no signal found", is_clear=True)
-    if measurement.number is None or None in bounds:
-        return Estimate("not clear")
-    number, low, high = (f"{x:.2g}".replace("-", "−") for x in (measurement.number, *bounds))
-    return Estimate(number, "" if low == high else f"{low} to {high}", is_clear)
+    if measurement is None or not _is_known(measurement):
+        return Estimate("–")
+    is_clear = measurement.finding is not None
+    is_clear = is_clear or (measurement.comparison is not None and measurement.comparison.is_large)
+    number, low, high = (
+        "" if x is None else _format_share(x) if is_percent else format_quantity(x)
+        for x in (measurement.number, measurement.low, measurement.high)
+    )
+    interval = f"{low} to {high}" if high else f"above {low}"
+    if not number:
+        return Estimate(interval, "", is_clear)
+    return Estimate(number + "\u00a0%" * is_percent, "" if low == high else interval, is_clear)
 
 
-def moves(record: RaceRecord) -> go.Figure:
-    """Plot three properties of the updates during training, with a line for each entry.
+def _format_share(share: float) -> str:
+    """Format a share in percent, without the sign and with two significant digits below 10 %."""
+    return format_quantity(100 * share) if abs(share) < 0.1 else f"{100 * share:,.0f}".replace("-", "−")
+
+
+def _format_families(contrasts: Sequence[FamilyContrast]) -> dict[str, list[Estimate]]:
+    """Return a row for each measurement, with a ratio for each trait in the order of `TRAITS`."""
+    labels = {kind: column.label for columns in TABLES.values() for kind, column in columns.items()}
+    ratios = {(contrast.kind, contrast.trait): contrast.ratio for contrast in contrasts}
+    rows = {}
+    for kind in dict.fromkeys(contrast.kind for contrast in contrasts):
+        cells = [ratios.get((kind, trait)) for trait in Trait]
+        rows[labels[kind]] = [
+            Estimate("–")
+            if ratio is None
+            else Estimate(
+                f"×{format_quantity(ratio.number)}",
+                f"{format_quantity(ratio.low)} to {format_quantity(ratio.high)}",
+                ratio.is_large,
+            )
+            for ratio in cells
+        ]
+    return rows
+
+
+def _format_members(contrasts: Sequence[FamilyContrast]) -> list[str]:
+    """Return a sentence for each trait that names the entries with and without it."""
+    first = {contrast.trait: contrast for contrast in reversed(contrasts)}
+    return [
+        f"With {TRAITS[trait]}: {format_list(first[trait].members)}; without: {format_list(first[trait].others)}."
+        for trait in Trait
+        if trait in first
+    ]
+
+
+def moves(record: RaceRecord) -> Chart:
+    """Draw three properties of the updates during training, with a line for each entry.
 
     They are the effective learning rate, the ratio of the norms of update and weights, and the cosine of the angle
     between the update and the negative gradient.
     """
+    right = min(120, 14 + 7 * max(len(entry.name) for entry in record.entries))
+    size: dict[str, Any] = {"width": 300, "height": 280, "margins": (48, right, 30, 44)}
+    panels = [Panel(partial(_draw_updates, record, name), title, **size) for name, title in PANELS.items()]
+    return Chart("moves", format_updates_title(record), tuple(panels), len(panels))
+
+
+def _draw_updates(record: RaceRecord, panel: str, axes: Axes) -> None:
+    """Draw a property of the updates of all entries, the coloured ones on top, with their names at the right."""
     assert record.diagnosis is not None
-    entries, looks = record.diagnosis.entries, styles(record)
-    fig = make_subplots(1, 3, subplot_titles=list(PANELS.values()), horizontal_spacing=0.07)
-    for entry in record.ranking:
-        name, own = entry.name, entries[entry.name].updates
-        line = {"color": looks[name]["color"], "dash": looks[name]["dash"], "width": 1.8}
-        if not own.step:
-            continue  # all runs that were diagnosed diverged
-        last = max(own.step)
-        for column, panel in enumerate(PANELS, start=1):
-            fig.add_scatter(
-                x=[round(step / last, 4) for step in own.step],
-                y=getattr(own, panel),
-                mode="lines",
-                name=looks[name]["label"],
-                legendgroup=name,
-                showlegend=column == 1,
-                line=line,
-                hovertemplate=f"{looks[name]['label']}: %{{y:.3~g}} at %{{x:.0%}}<extra></extra>",
-                row=1,
-                col=column,
-            )
-    fig.update_xaxes(title="share of the run", tickformat=".0%")
-    for column in (1, 2):
-        fig.update_yaxes(type="log", exponentformat="power", dtick=1, row=1, col=column)
-    return apply_layout(fig, 380, legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0})
+    coloured, looks = coloured_entries(record), styles(entry.name for entry in record.entries)
+    is_log = panel != "cosine"
+    lines = {
+        entry.name: _average(getattr(updates, panel), is_log)
+        for entry in sorted(record.ranking, key=lambda entry: entry.name in coloured)
+        if (updates := record.diagnosis.entries[entry.name].updates).step  # empty if all runs diverged
+    }
+    finite = [y for line in lines.values() for y in line if math.isfinite(y)]
+    if is_log and finite:
+        low, high = math.log10(min(finite)) - 0.1, math.log10(max(finite)) + 0.1
+        axes.set_yscale("log")
+        axes.set_ylim(10**low, 10**high)
+        log_ticks(axes.yaxis, low, high)
+    elif finite:
+        axes.set_ylim(min(0.0, *finite) - 0.05, 1.05)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the run")
+    percent_axis(axes.xaxis, True)
+    for name, line in lines.items():
+        (drawn,) = axes.plot(
+            [(i + 0.5) / BINS * 100 for i in range(BINS)], line, **line_style(looks[name], name not in coloured)
+        )
+        tag(drawn, name, f"{name}: {format_quantity(line[BINS // 2])} halfway")
+    ranked = sorted(lines, key=lambda name: name not in coloured)
+    label_ends(axes, [(lines[n][-1], n, looks[n].colour if n in coloured else SOFT) for n in ranked])
+
+
+def _average(values: Sequence[float | None], is_log: bool) -> list[float]:
+    """Return the means of `BINS` consecutive parts of a series, geometric ones if `is_log`; NaN where undefined."""
+    known = np.array([math.nan if value is None else value for value in values])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = np.array_split(np.log(known) if is_log else known, BINS)
+    means = [part[np.isfinite(part)].mean() if np.isfinite(part).any() else math.nan for part in parts]
+    return [float(value) for value in (np.exp(means) if is_log else means)]

@@ -1,11 +1,12 @@
 """Explanation of one optimizer: equations, measured step response, and descent in a ravine-shaped landscape."""
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from plotly import graph_objects as go
-from plotly.subplots import make_subplots
+from matplotlib.axes import Axes
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,7 @@ from rich.text import Text
 from gradprix.explain import (
     LANDSCAPES,
     ExplainedOptimizer,
+    Landscape,
     StepResponse,
     Trace,
     equations,
@@ -23,12 +25,17 @@ from gradprix.explain import (
 from gradprix.rules.gradient_preprocessing import full_tree
 from gradprix.rules.ir import Hyper, walk
 from gradprix.rules.notation import format_symbol
+from gradprix.text.units import format_quantity
 
+from ._svg import GREY, INK
 from ._templates import render
-from .style import COLOURS, DASHES, apply_layout, powers, rounded
+from .figure import LINESTYLES, Chart, Panel, label_ends, log_ticks
+from .palette import colour
 
 STEPS = 100
 """Number of steps of the descent in the ravine."""
+RIGHT_LABELS = (56, 64, 30, 44)
+"""Margins of a panel with labels at the right ends of its lines."""
 BARS = "▁▂▃▄▅▆▇█"
 POINTS = 48
 """Number of characters of a sparkline."""
@@ -104,59 +111,82 @@ def page(explanation: Mapping[str, Any]) -> str:
     """Return the explanation from `explained` as a self-contained HTML page."""
     measured, figures = explanation["character"], {}
     if measured is not None:
-        figures = {"rates": rates(measured), "descent": descent(explanation["trace"])}
+        name = explanation["subject"].name
+        figures = {
+            "rates": rates(name, measured),
+            "descent": descent(name, explanation["trace"], explanation["lr"]),
+        }
     settings = _format_settings(explanation)
-    return render("explanation.html.jinja", **explanation, settings=settings, figures=figures, steps=STEPS)
+    return render("explanation.html.jinja", **explanation, settings=settings, figures=figures)
 
 
-def rates(measured: StepResponse) -> go.Figure:
-    """Plot the effective learning rate under a constant gradient against the step, on logarithmic axes."""
-    steps = list(range(1, len(measured.rates) + 1))
-    fig = go.Figure(
-        go.Scatter(x=steps, y=rounded(measured.rates.tolist()), mode="lines", line={"color": COLOURS[0], "width": 2})
-    )
-    low, high = float(measured.rates.clamp(min=1e-9).min().log10()), float(measured.rates.max().log10())
+def rates(name: str, measured: StepResponse) -> Chart:
+    """Draw the effective learning rate under a constant gradient against the step, on logarithmic axes."""
+    first, last = (f"{float(rate):.3g} η" for rate in (measured.rates[0], measured.rates[-1]))
+    change = f"stays at {first}" if first == last else f"goes from {first} to {last}"
+    title = f"Under a constant gradient, the effective learning rate {change} in {len(measured.rates):,} steps."
+    panel = Panel(partial(_draw_rates, name, measured.rates), "effective learning rate, in units of η", 560, 260)
+    return Chart("rates", title, (panel,))
+
+
+def _draw_rates(name: str, values: torch.Tensor, axes: Axes) -> None:
+    """Draw the rates of an optimizer, on a vertical axis of one decade at least."""
+    logs = values.clamp(min=1e-9).log10()
+    low, high = float(logs.min()), float(logs.max())
     middle, half = (low + high) / 2, max((high - low) / 2 * 1.15, 0.5)
-    fig.update_xaxes(type="log", title="step", **powers(0, 3))
-    fig.update_yaxes(
-        type="log",
-        title="effective rate / η",
-        range=[middle - half, middle + half],
-        **powers(middle - half, middle + half),
-    )
-    return apply_layout(fig, 320, showlegend=False)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(1, len(values))
+    axes.set_ylim(10 ** (middle - half), 10 ** (middle + half))
+    log_ticks(axes.xaxis, 0, math.log10(len(values)))
+    log_ticks(axes.yaxis, middle - half, middle + half)
+    axes.set_xlabel("step")
+    axes.plot(range(1, len(values) + 1), values.tolist(), color=colour(name))
 
 
-def descent(descent_trace: Trace) -> go.Figure:
-    """Plot the descent in the ravine: trajectory over contour lines, and effective learning rate of each coordinate."""
-    ravine, layer = LANDSCAPES["ravine"](), descent_trace.x
-    x, y, z = ravine.grid(81)
-    fig = make_subplots(1, 2, column_widths=[0.55, 0.45], horizontal_spacing=0.12)
-    fig.add_contour(
-        x=x.tolist(),
-        y=y.tolist(),
-        z=[rounded(row) for row in z.sqrt().tolist()],  # equally spaced contour lines
-        contours={"coloring": "lines"},
-        colorscale=[[0, COLOURS[0]], [1, "rgba(128,128,128,0.35)"]],
-        showscale=False,
-        hoverinfo="skip",
-        ncontours=16,
-        row=1,
-        col=1,
+def descent(name: str, descent_trace: Trace, lr: float) -> Chart:
+    """Draw the descent in the ravine: trajectory over contour lines, and effective learning rate of each coordinate."""
+    ravine = LANDSCAPES["ravine"]()
+    first, last = (float(ravine.value(descent_trace.x.points[i])) for i in (0, -1))
+    title = (
+        f"In {STEPS} steps in a ravine, at the learning rate that ends lowest there ({lr:g}), the loss falls from "
+        f"{format_quantity(first)} to {format_quantity(last)}."
     )
-    points = layer.points
-    fig.add_scatter(
-        x=rounded(points[:, 0].tolist()), y=rounded(points[:, 1].tolist()), mode="lines+markers", name="path",
-        line={"color": COLOURS[1], "width": 2}, marker={"size": 4}, showlegend=False, row=1, col=1,
-    )  # fmt: skip
-    for i, axis in enumerate(("along", "across")):
-        fig.add_scatter(
-            x=list(range(1, len(layer.rates) + 1)), y=rounded(layer.rates[:, i].clamp(min=1e-9).tolist()), mode="lines",
-            name=axis, line={"color": COLOURS[2 * i], "dash": DASHES[i], "width": 2}, row=1, col=2,
-        )  # fmt: skip
-    fig.update_yaxes(type="log", title="effective rate", row=1, col=2)
-    fig.update_xaxes(title="step", row=1, col=2)
-    return apply_layout(fig, 380, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0.6})
+    panels = (
+        Panel(partial(_draw_trajectory, name, ravine, descent_trace.x.points), "trajectory", 440, 300),
+        Panel(
+            partial(_draw_coordinate_rates, name, descent_trace), "effective learning rate", 400, 300, (56, 64, 30, 44)
+        ),
+    )
+    return Chart("way", title, panels, 2)
+
+
+def _draw_trajectory(name: str, landscape: Landscape, points: torch.Tensor, axes: Axes) -> None:
+    """Draw a trajectory over the contour lines of a landscape."""
+    x, y, z = landscape.grid(81)
+    axes.grid(visible=False)
+    axes.contour(x, y, z.sqrt(), 16, colors=GREY, linewidths=0.8, alpha=0.6)  # of the root: equally spaced lines
+    axes.plot(points[:, 0], points[:, 1], "o-", ms=4, mew=0, color=colour(name))
+    axes.plot(points[:1, 0], points[:1, 1], "o", ms=9, mfc="none", mec=INK)
+    axes.set_xlabel("along the ravine")
+    axes.set_ylabel("across")
+
+
+def _draw_coordinate_rates(name: str, descent_trace: Trace, axes: Axes) -> None:
+    """Draw the effective learning rate of both coordinates against the step."""
+    values = descent_trace.x.rates.clamp(min=1e-9)
+    finite = values[values.isfinite()].log10()
+    low, high = float(finite.min()) - 0.1, float(finite.max()) + 0.1
+    axes.set_yscale("log")
+    axes.set_ylim(10**low, 10**high)
+    log_ticks(axes.yaxis, low, high)
+    axes.set_xlim(1, len(values))
+    axes.set_xlabel("step")
+    ends = []
+    for direction, dash, series in zip(("along", "across"), ("solid", "dashed"), values.T.tolist(), strict=True):
+        axes.plot(range(1, len(series) + 1), series, color=colour(name), ls=LINESTYLES[dash])
+        ends.append((series[-1], direction, colour(name)))
+    label_ends(axes, ends)
 
 
 def _format_settings(explanation: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from gradprix.race.record import EntryResult
 from gradprix.tasks import ALL, built_in
 from gradprix.tasks.registry import MAKERS
 from gradprix.text.answer import format_failures, format_protocol
-from gradprix.text.diagnosis import format_finding
+from gradprix.text.diagnosis import format_findings
 from gradprix.text.execution import format_execution_mode
 from gradprix.text.figures import format_standing
 from gradprix.text.recommendation import recommended_group
@@ -124,12 +124,7 @@ def reasons(record: RaceRecord) -> list[Text]:
     """Return the conclusions of the diagnosis, one line each, or an empty list if the race was not diagnosed."""
     if record.diagnosis is None:
         return []
-    lines = [
-        f"  {name}: {format_finding(measurement, record.entry(name).final.divergence_steps)}"
-        for name, entry in record.diagnosis.entries.items()
-        for measurement in entry.measurements
-        if measurement.finding
-    ]
+    lines = [f"  {name}: {sentence}" if name else f"  {sentence}" for name, sentence in format_findings(record)]
     head = f"Why, from {record.diagnosis.runs} final runs of each:"
     return [Text(), Text(head), *map(Text, lines or ["  no clear cause found; the report has the numbers."])]
 

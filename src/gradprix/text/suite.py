@@ -1,6 +1,7 @@
 """Results of a suite, in sentences."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from gradprix.utils.wording import format_count, format_list
 
@@ -45,3 +46,33 @@ def format_suite(summary: "SuiteSummary") -> list[str]:
             f"Tasks on which the default learning rate is within the margin of the tuned one: {format_list(each)}."
         )
     return lines
+
+
+def format_regrets_title(summary: Mapping[str, Any]) -> str:
+    """Name the entry with the smallest mean regret, and its largest regret.
+
+    Args:
+        summary: contents of `suite.json`.
+    """
+    best = summary["entries"][0]
+    regrets = {name: task["regrets"][best] for name, task in summary["tasks"].items()}
+    worst = max(regrets, key=regrets.__getitem__)
+    mean = sum(regrets.values()) / len(regrets)
+    return (
+        f"{best} is {mean:.1f} margins behind the best of a task on average, the least of all, and at most "
+        f"{regrets[worst]:.1f} ({worst})."
+    )
+
+
+def format_profile_title(summary: Mapping[str, Any]) -> str:
+    """Name the entries that are within one margin of the best on the most tasks.
+
+    Args:
+        summary: contents of `suite.json`.
+    """
+    tasks = list(summary["tasks"].values())
+    counts = {entry: sum(task["regrets"][entry] <= 1 for task in tasks) for entry in summary["entries"]}
+    most = max(counts.values())
+    names = [entry for entry, count in counts.items() if count == most]
+    verb = "is" if len(names) == 1 else "are"
+    return f"{format_list(names)} {verb} within one margin of the best on {most} of {format_count(len(tasks), 'task')}."

@@ -39,6 +39,13 @@ def format_call(best: "Best") -> str:
     return f"{best.optimizer.rpartition('.')[2]}({arguments})"
 
 
+def format_rates_title(record: "TuneRecord") -> str:
+    """Return what the figure of the learning rates shows: their tolerance, or that every run diverged."""
+    if record.tolerance is None:
+        return f"Every tuning run diverged, with learning rates {_tried_rates(record)}."
+    return format_tolerance(record, record.tolerance)
+
+
 def format_tolerance(record: "TuneRecord", tolerance: tuple[float, float]) -> str:
     """Format the learning-rate tolerance as a sentence.
 

@@ -3,6 +3,8 @@
 import math
 from typing import Protocol
 
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 class Unit(Protocol):
     """Protocol of objects that define the unit of a metric."""
@@ -61,3 +63,21 @@ def format_duration(seconds: float) -> str:
     if minutes < 99.5:
         return f"{minutes:.2g} min"
     return f"{minutes / 60:.2g} h" if minutes < 99.5 * 60 else f"{minutes / 60:,.0f} h"
+
+
+def format_quantity(number: float, digits: int = 2) -> str:
+    """Format a number with some significant digits, without an exponent unless it is very large or very small.
+
+    Example:
+        >>> format_quantity(0.00253), format_quantity(1234.5), format_quantity(1.25e-7)
+        ('0.0025', '1,200', '1.2 × 10⁻⁷')
+    """
+    if number == 0 or not math.isfinite(number):
+        return f"{number:g}".replace("-", "−").replace("inf", "∞")
+    mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
+    power = int(exponent)
+    if -4 <= power < 6:
+        text = f"{float(f'{number:.{digits - 1}e}'):,.{max(0, digits - 1 - power)}f}"
+    else:
+        text = f"{mantissa} × 10{str(power).translate(SUPERSCRIPTS)}"
+    return text.replace("-", "−")
