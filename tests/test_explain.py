@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.cells import cell_len
 from torch import nn
 from typer.testing import CliRunner
 
@@ -317,9 +318,10 @@ def test_every_optimizer_can_be_explained_on_the_command_line(name: str) -> None
     done = CliRunner().invoke(app, ["explain", name])
 
     assert done.exit_code == 0, done.output
-    its = resolve_optimizer(name)
+    its, unwrapped = resolve_optimizer(name), " ".join(done.output.split())
     for line in rules.formula(its.rule, **its.fixed):
-        assert line in done.output
+        assert line in unwrapped
+    assert max(map(cell_len, done.output.splitlines())) <= 80
 
 
 def test_a_page_stands_alone(tmp_path: Any) -> None:

@@ -131,8 +131,10 @@ def test_races_with_other_entries_are_no_suite() -> None:
 
 def test_the_page_says_it_all() -> None:
     page = suite_page(summarize({name: raced(means) for name, means in MEANS.items()}))
-    for part in ("a wins against b on one", 'href="one/report.html"', 'id="figure-regrets"', 'id="figure-profile"'):
+    for part in ("a wins against b on one", 'href="one/report.html"', 'id="regrets"', 'id="figure-profile"'):
         assert part in page
+    assert len(page) < 200_000
+    assert "plotly" not in page
 
 
 @pytest.mark.parametrize("text", HOSTILE)

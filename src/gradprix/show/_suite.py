@@ -55,8 +55,7 @@ def regrets(summary: Summary) -> dict[str, list[RegretCell]]:
 def profile(summary: Summary) -> Chart:
     """Draw performance profiles: the share of tasks on which an entry is at most x margins behind the best."""
     right = min(170, 14 + 7 * max(map(len, summary["entries"])))
-    title = "share of tasks on which an optimizer is at most so many margins behind the best"
-    panel = Panel(partial(_draw_profile, summary), title, 720, 360, (56, right, 30, 44))
+    panel = Panel(partial(_draw_profile, summary), "share of tasks", height=300, margins=(56, right, 30, 44))
     return Chart("profile", format_profile_title(summary), (panel,))
 
 
@@ -66,7 +65,7 @@ def _draw_profile(summary: Summary, axes: Axes) -> None:
     shown = [x for x in margins if x <= SHOWN]
     axes.set_xlim(0, SHOWN)
     axes.set_ylim(0, 103)
-    axes.set_xlabel("margins behind the best of a task")
+    axes.set_xlabel("at most so many margins behind the best")
     percent_axis(axes.yaxis, True)
     ends: list[tuple[float, str, str]] = []
     for i, entry in reversed(list(enumerate(summary["entries"]))):

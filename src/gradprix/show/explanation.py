@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from gradprix.explain import (
@@ -29,7 +29,7 @@ from gradprix.text.units import format_quantity
 
 from ._svg import GREY, INK
 from ._templates import render
-from .figure import LINESTYLES, Chart, Panel, label_ends, log_ticks
+from .figure import LINESTYLES, Chart, Panel, format_tick, label_ends, log_ticks
 from .palette import colour
 
 STEPS = 100
@@ -86,14 +86,14 @@ def sparkline(values: torch.Tensor, points: int = POINTS) -> str:
 def terminal(explanation: Mapping[str, Any]) -> RenderableType:
     """Return the explanation from `explained` as a Rich renderable for the terminal."""
     its, rule = explanation["subject"], explanation["rule"]
-    table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
+    lines: list[RenderableType] = []
     for equation in explanation["equations"]:
-        table.add_row(Text(equation.formula, "bold"), equation.sentence)
+        lines += [Text(equation.formula, "bold"), Padding(Text(equation.sentence), (0, 0, 0, 4))]
     parts: list[RenderableType] = [
         Text(f"{its.name}: {its.about}", "bold"),
         Text(f"{rule.relation}  Source: {rule.source}."),
         Text(),
-        table,
+        *lines,
         Text(_format_settings(explanation), "dim"),
     ]
     if (measured := explanation["character"]) is not None:
@@ -125,7 +125,7 @@ def rates(name: str, measured: StepResponse) -> Chart:
     first, last = (f"{float(rate):.3g} η" for rate in (measured.rates[0], measured.rates[-1]))
     change = f"stays at {first}" if first == last else f"goes from {first} to {last}"
     title = f"Under a constant gradient, the effective learning rate {change} in {len(measured.rates):,} steps."
-    panel = Panel(partial(_draw_rates, name, measured.rates), "effective learning rate, in units of η", 560, 260)
+    panel = Panel(partial(_draw_rates, name, measured.rates), "effective learning rate, in units of η", 400, 220)
     return Chart("rates", title, (panel,))
 
 
@@ -153,7 +153,7 @@ def descent(name: str, descent_trace: Trace, lr: float) -> Chart:
         f"{format_quantity(first)} to {format_quantity(last)}."
     )
     panels = (
-        Panel(partial(_draw_trajectory, name, ravine, descent_trace.x.points), "trajectory", 440, 300),
+        Panel(partial(_draw_trajectory, name, ravine, descent_trace.x.points), "trajectory"),
         Panel(
             partial(_draw_coordinate_rates, name, descent_trace), "effective learning rate", 400, 300, (56, 64, 30, 44)
         ),
@@ -192,7 +192,11 @@ def _draw_coordinate_rates(name: str, descent_trace: Trace, axes: Axes) -> None:
 def _format_settings(explanation: Mapping[str, Any]) -> str:
     """Format the values of the hyperparameters that occur in the equations of the explained optimizer."""
     used = _used_hyperparameters(explanation)
-    return "with " + ", ".join(f"{format_symbol(name)} = {value:g}" for name, value in used.items())
+    return "with " + ", ".join(f"{format_symbol(name)} = {_format_value(value)}" for name, value in used.items())
+
+
+def _format_value(value: float) -> str:
+    return format_tick(value) if 0 < abs(value) < 1e-4 else f"{value:g}"
 
 
 def _used_hyperparameters(explanation: Mapping[str, Any]) -> dict[str, float]:

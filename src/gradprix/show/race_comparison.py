@@ -120,7 +120,6 @@ def comparison_page(comparison: RaceComparison, layout: Any = "page.html.jinja",
     return render(
         "comparison.html.jinja",
         layout=layout,
-        has_plotly=False,
         **variables,
         comparison=comparison,
         rows=comparison_rows(comparison),
