@@ -465,7 +465,7 @@ def test_what_was_reached_with_less_is_in_a_table():
     assert "70.0\xa0%" in text
     assert "+20.00" in text, "90 % tuned, 70 % at the default"
     assert "5 of 8" in text
-    assert "<td>200</td><td>2 ms</td><td>133 ms</td>" in text, "200 of 300 examples, 100 steps of 2 ms"
+    assert "<td>200</td><td>2 ms</td><td>0.13 s</td>" in text, "200 of 300 examples, 100 steps of 2 ms"
     assert _efficiency.until([100.0, None, None]) is None
     assert "with 2 trials good" in text
     assert "<i>lost</i>" not in text

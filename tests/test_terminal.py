@@ -134,7 +134,7 @@ def test_the_plan_of_a_suite_fits() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.00042, "0.00042 s"), (3.14, "3.1 s"), (42.4, "42 s"), (210, "3.5 min"), (5400, "90 min"), (7560, "2.1 h")],
+    [(0.00042, "0.42 ms"), (3.14, "3.1 s"), (42.4, "42 s"), (210, "3.5 min"), (5400, "90 min"), (7560, "2.1 h")],
 )
 def test_durations(seconds: float, expected: str) -> None:
     assert format_duration(seconds) == expected

@@ -90,14 +90,8 @@ def format_setting(tuned: Mapping[str, Value]) -> str:
 
 
 def format_seconds(seconds: float | None) -> str:
-    """Format a duration with two or three digits: `0.35 ms`, `1.6 s`, `2.1 min`; "-" if it is None."""
-    if seconds is None:
-        return "-"
-    for factor, unit, least in ((3600.0, "h", 2.0), (60.0, "min", 2.0), (1.0, "s", 1.0), (1e-3, "ms", 0.0)):
-        if seconds >= least * factor:
-            value = seconds / factor
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-    return "-"
+    """Format a duration with its unit; "-" if it is None."""
+    return "-" if seconds is None else units.format_duration(seconds)
 
 
 def format_epochs(number: float) -> str:

@@ -56,7 +56,9 @@ def format_factor(decades: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration with about two digits, in seconds, minutes or hours: `0.35 s`, `42 s`, `3.5 min`, `2.1 h`."""
+    """Format a duration with about two digits, with its unit: `0.44 ms`, `0.35 s`, `42 s`, `3.5 min`, `2.1 h`."""
+    if 0 < seconds < 0.0995:
+        return f"{1e3 * seconds:.2g} ms"
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes = seconds / 60
