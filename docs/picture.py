@@ -9,8 +9,6 @@ from playwright.sync_api import sync_playwright
 with sync_playwright() as play:
     browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
     page = browser.new_page(viewport={"width": 1040, "height": 1180})
-    page.set_default_timeout(240_000)  # a report has several megabytes of plotly
     page.goto(Path(sys.argv[1]).resolve().as_uri())
-    page.wait_for_selector(".plotly .main-svg")
     page.screenshot(path=Path(__file__).with_name("report.png"))
     browser.close()
