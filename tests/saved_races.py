@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gradprix.executors.local import Local
-from gradprix.race import make_plan, run
+from gradprix.race import LiveProgress, make_plan, run
 from gradprix.show import write_report
 
 NAMES = ["adam", "momentum", "gd"]
@@ -22,8 +22,8 @@ def save_races(home: Path) -> Path:
     shorter = make_plan("digits", ["adam", "momentum", "rmsprop"], preset="small", trials=4, seeds=6, epochs=3)
     run(shorter, home / "shorter", Local(2))
 
-    def watch(stage: str, done: float, total: int) -> None:
-        if total > 0 and done >= 12:  # after tuning
+    def watch(progress: LiveProgress) -> None:
+        if progress.phase == "final":
             raise Interrupt
 
     with pytest.raises(Interrupt):
