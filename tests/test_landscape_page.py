@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from accessibility import serious_problems
 from app_browser import faultless
 from gradprix.app.landscape_modules import MODULES
 from gradprix.app.presets import PRESETS, Preset
@@ -94,7 +95,8 @@ def test_no_old_curve_stands_under_new_controls(tab: Page, app_url: str):
     seen: dict[str, Any] = tab.evaluate(f"""(async () => {{
         await {move_slider("Condition number", 200)};
         const faded = [...document.querySelectorAll("#loss-stage [opacity='0.3'] .member")].map(e => e.dataset.name);
-        return {{ faded, status: document.getElementById("status").textContent, ground: {ground} }};
+        const status = document.getElementById("status").textContent;
+        return {{ faded: [...new Set(faded)], status, ground: {ground} }};
     }})()""")
     assert seen["faded"] == ["gd"], "its learning rate is being tuned; that of adam is given"
     assert "gd" in seen["status"]
@@ -245,3 +247,27 @@ def test_the_page_is_one_file_that_works_without_a_server(tab: Page, browser: Br
         page.get_by_role("link", name="AdaGrad stalls").click()
         expect(page.locator("#comment")).to_contain_text("AdaGrad divides")
         assert "surface=rosenbrock" in page.url
+
+
+@pytest.mark.parametrize("view", ["contour", "relief", "starts", "sweep"])
+def test_a_view_fits_on_a_phone_and_has_no_accessibility_problem(browser: Browser, app_url: str, view: str):
+    with faultless(browser, app_url, 390, dark=view == "relief") as page:
+        show(page, f"{app_url}?surface=himmelblau&who=gd,adam&steps=50&view={view}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert serious_problems(page) == []
+
+
+def test_the_start_is_dragged_by_touch(browser: Browser, app_url: str):
+    with faultless(browser, app_url, 390) as page:
+        show(page, f"{app_url}?surface=bowl&who=gd:lr=0.1")
+        page.locator("button.start").scroll_into_view_if_needed()
+        box = page.locator("button.start").bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        touch = page.context.new_cdp_session(page)
+        for kind, by in (("touchStart", 0), ("touchMove", 25), ("touchMove", 50), ("touchEnd", None)):
+            points = [] if by is None else [{"x": x + by, "y": y + by}]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        expect(page.get_by_label("Start x", exact=True)).not_to_have_value("-2")
+        assert float(page.get_by_label("Start x", exact=True).input_value()) > -1.8
+        assert float(page.get_by_label("Start y", exact=True).input_value()) < 1

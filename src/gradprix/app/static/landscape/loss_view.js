@@ -52,15 +52,16 @@ export function drawLosses(layout, run, t, steps, { styles, theme, dimmed = new 
     xTitle: "step",
     yTitle: "loss above the minimum",
   });
+  const fade = (name, content) => tag("g", { opacity: dimmed.has(name) ? "0.3" : null }, member(name, content));
   const curves = run.map(({ name, losses }) => {
     const d = linePath(losses.map((loss, step) => [x(step), y(loss)]), plot);
     const line = tag("path", { d, ...lineStyle(name, styles), "stroke-width": lineWidth(losses.length), class: "trail" });
-    return tag("g", { opacity: dimmed.has(name) ? "0.3" : null }, member(name, `<title>${escapeText(name)}</title>${line}`));
+    return fade(name, `<title>${escapeText(name)}</title>${line}`);
   });
   const ends = spreadLabels(run.map(({ name, losses }) => ({ name, y: y(losses[steps]) })), 13, plot.top + 6, plot.top + plot.height);
-  const labels = ends.map(({ name, y: place }) => member(name, text(plot.left + plot.width + 8, place + 4, name, { fill: styles[name].colour, "font-weight": 600 })));
+  const labels = ends.map(({ name, y: place }) => fade(name, text(plot.left + plot.width + 8, place + 4, name, { fill: styles[name].colour, "font-weight": 600 })));
   const cursor = tag("path", { d: `M${Math.round(x(t))} ${plot.top}v${plot.height}`, stroke: theme.soft, "stroke-dasharray": "3 3", class: "cursor" });
-  const marks = run.map(({ name, losses }) => member(name, drawMarker(name, x(t), y(losses[t]), styles, theme, 4)));
+  const marks = run.map(({ name, losses }) => fade(name, drawMarker(name, x(t), y(losses[t]), styles, theme, 4)));
   const initial = run.length ? run[0].losses[0] : 0;
   const goal = Math.log10(initial / 100) > bottom && initial > 0
     ? tag("path", { d: `M${plot.left} ${y(initial / 100).toFixed(1)}h${plot.width}`, stroke: theme.soft, "stroke-dasharray": "1 4" }) + text(plot.left + plot.width - 5, y(initial / 100) - 4, "1 % of the initial loss", { fill: theme.soft, "font-size": 11, "text-anchor": "end", ...HALO(theme) })

@@ -113,6 +113,7 @@ export const drawMarker = (name, x, y, styles, theme, radius = 5) =>
  */
 export function drawPaths(layout, run, t, { styles, theme, dimmed = new Set(), box, minima, markCrossing }) {
   const { plot, x, y } = layout;
+  const fade = (name, content) => tag("g", { opacity: dimmed.has(name) ? "0.3" : null }, content);
   const pixels = run.map(({ points }) => points.map(([a, b]) => [x(a), y(b)]));
   const heads = run.map(({ name, points }, i) => placeHead(name, pixels[i][t], points[t], plot));
   const labels = spreadLabels(heads, 14, plot.top + 12, plot.top + plot.height - 4);
@@ -124,9 +125,9 @@ export function drawPaths(layout, run, t, { styles, theme, dimmed = new Set(), b
     const whole = rest && tag("path", { d: rest, ...style, "stroke-width": 1, "stroke-opacity": "0.4" });
     return member(name, `<title>${escapeText(name)}</title>${whole}${halo}${tag("path", { d, ...style, "stroke-width": lineWidth(t), class: "trail" })}`);
   });
-  const marks = run.map(({ name }, i) => member(name, drawHead(heads[i], labels[i], styles, theme)));
+  const marks = run.map(({ name }, i) => fade(name, member(name, drawHead(heads[i], labels[i], styles, theme))));
   const crossings = markCrossing ? run.map((each) => drawCrossing(each, layout, minima, theme, styles)) : [];
-  const lines = parts.map((part, i) => tag("g", { opacity: dimmed.has(run[i].name) ? "0.3" : null }, part)).join("");
+  const lines = parts.map((part, i) => fade(run[i].name, part)).join("");
   return lines + crossings.join("") + marks.join("");
 }
 

@@ -16,7 +16,7 @@ export function makeTable(run, pending, styles) {
     const origin = summary.isGiven ? "given" : pending.includes(name) ? "tuning…" : "tuned";
     const end = formatNumber(summary.end);
     const point = summary.is_outside ? "outside the plot" : summary.point.map(formatCoordinate).join(", ");
-    return element("tr", { class: "member", "data-name": name },
+    return element("tr", { class: origin === "tuning…" ? "member pending" : "member", "data-name": name },
       element("th", { scope: "row" }, swatch, RULES[name].label),
       cell("rate", summary.rate, formatNumber(summary.rate), element("small", {}, ` ${origin}`)),
       cell("end", summary.end, end, summary.end < summary.start * FLOOR ? element("small", {}, " below the plot’s floor") : null),
