@@ -14,8 +14,8 @@ from ._eager import (
 )
 from ._foreach import ForeachCall
 from ._hoisting import SplitRule, hoist_scalars
-from ._in_place import compile_in_place
 from ._launch import STORAGE_DTYPES, KernelCall, SequenceCall, compute_dtype
+from ._stack_step import compile_stack_step
 from ._stacked import StackedRule
 from ._terms import compute_assignments, compute_terms
 
@@ -30,8 +30,8 @@ __all__ = [
     "StackedRule",
     "add_compensation",
     "column_sums",
-    "compile_in_place",
     "compile_kernel",
+    "compile_stack_step",
     "compute_assignments",
     "compute_dtype",
     "compute_evaluation_point",

@@ -16,10 +16,10 @@ from gradprix.rules.vector_form import vector_form
 from ._eager_step import check_supported, step_dtype, step_params_eagerly
 from ._foreach_batch import ForeachBatch, fits_foreach, has_device_scalars
 from ._kernel_batch import KernelBatch, fits_kernel
-from ._matrix_step import step_matrices
 from ._overlap import Extent, WrittenMemory, extents, overlapping
 from ._sequence_batch import SequenceBatch
 from ._sequential_step import step_sequentially
+from ._stack_batch import StackBatch, Workspaces, make_stacks
 
 IMPLEMENTATION = ("fused", "foreach", "capturable")
 """Keys of a parameter group that select an implementation."""
@@ -77,7 +77,9 @@ class StepPlan:
                 self.batches.append(SequenceBatch(self.groups, compiled, *options))
             else:
                 self.batches.append(KernelBatch(compiled, *options))
-        self._batch_foreach(others, groups, values)
+        self.stack_batches = self._make_stack_batches(others, values)
+        stacked = {x for batch in self.stack_batches for x in batch.params}
+        self._batch_foreach([(x, number) for x, number in others if x not in stacked], groups, values)
         self.reusable = not self.sequential and all(
             state[x] or not _has_state(rules[n], values[n]) for x, n in self.eager
         )
@@ -103,6 +105,16 @@ class StepPlan:
             kinds.setdefault(number, set()).add(x.dtype if is_fused else None)
         split = {n for n, dtypes in kinds.items() if self.rules[n].uses_group and len(dtypes) > 1}
         return [is_fused and number not in split for (_, number), is_fused in zip(active, fits, strict=True)]
+
+    def _make_stack_batches(self, params: Sequence[tuple[Tensor, int]], values: Values) -> list[StackBatch]:
+        """Return the batches of parameters of equal shape that rules on whole tensors step together."""
+        batches: list[StackBatch] = []
+        workspaces = Workspaces()
+        for number, pairs in groupby(params, key=itemgetter(1)):
+            if self.groups[number].get("fused") is not False and not self.groups[number].get("capturable"):
+                options = values[number], [x for x, _ in pairs], self.state, self.count_dtypes[number], workspaces
+                batches += make_stacks(self.rules[number], number, *options)
+        return batches
 
     def _batch_foreach(self, params: Sequence[tuple[Tensor, int]], groups: Groups, values: Values) -> None:
         """Divide parameters that no kernel steps into batches of foreach calls, and those that are stepped eagerly."""
@@ -138,7 +150,9 @@ class StepPlan:
             and all(map(is_, state, self.keys))
             and all(map(is_, state.values(), self.cells))
             and all(x.grad is None for x in self.idle)
-            and all(batch.is_valid(self.written) for batch in (*self.batches, *self.foreach_batches))
+            and all(
+                batch.is_valid(self.written) for batch in (*self.batches, *self.foreach_batches, *self.stack_batches)
+            )
             and self._eager_is_unchanged()
         )
 
@@ -160,7 +174,7 @@ class StepPlan:
         """
         for x, number in self.eager:
             check_supported(self.rules[number], values[number], x, self.state.get(x, {}))
-        for batch in (*self.batches, *self.foreach_batches):
+        for batch in (*self.batches, *self.foreach_batches, *self.stack_batches):
             batch.step(values)
         if self.eager or self.sequential:
             self._step_eagerly(values)
@@ -170,9 +184,6 @@ class StepPlan:
         new = [x for x in self.params if x not in self.state]
         for number, pairs in groupby(self.eager, key=itemgetter(1)):
             params = [x for x, _ in pairs if x.grad is not None]
-            if self.rules[number].steps_stacks:
-                step_matrices(self.rules[number], values[number], params, self.state)
-                continue
             states = [self.state[x] for x in params]
             options = self.groups[number], self.count_dtypes[number]
             step_params_eagerly(self.rules[number], values[number], params, states, *options)

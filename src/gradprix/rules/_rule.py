@@ -14,8 +14,8 @@ from gradprix.spaces import OWN_DECAY, USUAL, Axis
 
 from ._form import check_form, location
 from .ir import Call, Hyper, Reduction, Tree, walk
-from .matrix_ops import MATRIX, STACKED
-from .ops import WHOLE, Value
+from .matrix_ops import MATRIX, PRODUCTS
+from .ops import Value
 from .parser import RuleError, Scope, parse
 
 PREPROCESSING: dict[str, float | bool] = {"weight_decay": 0.0, "maximize": False, "decoupled_weight_decay": False}
@@ -161,11 +161,9 @@ class Rule:
         return not self._functions.isdisjoint(MATRIX)
 
     @cached_property
-    def steps_stacks(self) -> bool:
-        """True for a matrix rule that steps a stack of matrices of one shape exactly as it steps each of them."""
-        is_elementwise = not self.counts_steps and all(state.kind == "element" for state in self.state.values())
-        others = WHOLE.keys() - STACKED
-        return self.is_matrix_rule and is_elementwise and not self.reductions and self._functions.isdisjoint(others)
+    def has_products(self) -> bool:
+        """True if the rule multiplies or decomposes matrices in the precision of the parameter."""
+        return not self._functions.isdisjoint(PRODUCTS)
 
     @cached_property
     def _functions(self) -> frozenset[str]:

@@ -146,6 +146,24 @@ def is_elementwise(node: Node, elements: Collection[str]) -> bool:
     return any(isinstance(below, Name) and below.id in elements for below in walk(node, inside_reductions=False))
 
 
+def substitute(node: Node, known: Mapping[Node, Number]) -> Node:
+    """Replace expressions whose value is known, and conditional expressions whose condition is."""
+    if node in known:
+        return known[node]
+    match node:
+        case Call(function, arguments):
+            replaced = tuple(substitute(argument, known) for argument in arguments)
+            match function, replaced:
+                case "if", (Number(condition), yes, no):
+                    return yes if condition else no
+            return Call(function, replaced)
+        case Reduction(function, argument, over):
+            return Reduction(function, substitute(argument, known), over)
+        case Choice(option, yes, no):
+            return Choice(option, substitute(yes, known), substitute(no, known))
+    return node
+
+
 Predicate = Callable[[Node], bool]
 
 

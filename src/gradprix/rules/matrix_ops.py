@@ -10,6 +10,11 @@ from typing import Any
 from .newton_schulz import newton_schulz
 
 Value = Any  # a number or a torch.Tensor
+SMALL = 128
+"""Maximum side of matrices whose product is rounded alike alone and in a stack."""
+SIDE = 4
+"""The sides of matrices whose products are stacked are multiples of this: all matrices of a stack, and their products,
+then begin at multiples of 64 bytes, as they do alone. MKL rounds by alignment."""
 
 
 def row_means(a: Value) -> Value:
@@ -46,7 +51,17 @@ def axpy(factor: float, a: Value, b: Value) -> Value:
 
 def matmul(a: Value, b: Value) -> Value:
     """Return the matrix product, in which a state that does not exist acts as the identity."""
-    return b if a is None else a if b is None else a @ b
+    return b if a is None else a if b is None else _product(a, b)
+
+
+def _product(a: Any, b: Any) -> Any:
+    """Return the matrix product of two matrices, or of each of two stacks, with the same rounding up to `SMALL`."""
+    first, second = (m if m.dim() > 2 else m[None] for m in (a, b))
+    if len(first) == 1 and max(*first.shape, second.shape[-1]) <= SMALL and a.device.type == "cpu":
+        # MKL divides a single product among threads, whose results it adds, and the products of a stack never.
+        first, second = (m.expand(2, -1, -1) for m in (first, second))
+    product = first @ second
+    return product[: len(a)] if a.dim() > 2 else product[0]
 
 
 def transpose(a: Value) -> Value:
@@ -64,18 +79,26 @@ def matrix_power(a: Value, exponent: float, eps: float) -> Value:
     if a is None:
         return None
     values, vectors = _eigh(a)
-    return (vectors * (values.clamp(min=0) + eps) ** exponent) @ vectors.mT
+    return _product(vectors * _power(values.clamp(min=0) + eps, exponent).unsqueeze(-2), vectors.mT)
+
+
+def _power(values: Any, exponent: float) -> Any:
+    """Return the powers of the values of a matrix, or of each of a stack, with the same rounding."""
+    import torch
+
+    # Torch uses one function within full vectors of the processor, and another for what remains.
+    return values**exponent if values.dim() == 1 else torch.stack([own**exponent for own in values])
 
 
 def order(a: Value, vectors: Value) -> Value:
     """Return the indices that sort the columns q of `vectors` by the estimated eigenvalue qᵀ a q, largest first."""
-    return None if a is None else (vectors * (a @ vectors)).sum(0).argsort(descending=True)
+    return None if a is None else _order(vectors, _product(a, vectors))
 
 
 def reordered(a: Value, rows: Value, columns: Value) -> Value:
     """Return the rows and columns of a matrix in the order of the given indices, or in theirs if these do not exist."""
-    a = a if rows is None else a[rows]
-    return a if columns is None else a[:, columns]
+    a = a if rows is None else a.take_along_dim(rows.unsqueeze(-1), -2)
+    return a if columns is None else a.take_along_dim(columns.unsqueeze(-2), -1)
 
 
 def qr(a: Value, vectors: Value) -> Value:
@@ -85,19 +108,34 @@ def qr(a: Value, vectors: Value) -> Value:
     """
     from torch.linalg import qr as decompose
 
-    return None if a is None else decompose((a @ vectors)[:, order(a, vectors)])[0]
+    if a is None:
+        return None
+    products = _product(a, vectors)
+    return decompose(reordered(products, None, _order(vectors, products)))[0]
+
+
+def _order(vectors: Any, products: Any) -> Any:
+    """Return the indices that sort the scalar products of columns of two matrices, largest first."""
+    # The terms of each sum are adjacent in memory, so that it is added in the same order in a stack.
+    sums = (vectors * products).mT.contiguous().sum(-1)
+    return sums.argsort(dim=-1, descending=True, stable=True)
 
 
 def _eigh(a: Any) -> Any:
-    """Return the eigenvalues and eigenvectors of a symmetric matrix; NaN if it has elements that are not finite."""
+    """Return eigenvalues and eigenvectors of a symmetric matrix, or of each of a stack; NaN if it is not finite."""
     import torch
 
-    if not bool(a.isfinite().all()):
-        return a.new_full((len(a),), math.nan), a.new_full(a.shape, math.nan)
+    finite = a.isfinite().all(-1).all(-1)[..., None]
+    is_finite = bool(finite.all())
     try:
-        return torch.linalg.eigh(a)
+        values, vectors = torch.linalg.eigh(a if is_finite else a.where(finite[..., None], 0))
     except RuntimeError:  # in float32, the iteration does not always converge
-        return tuple(part.to(a.dtype) for part in torch.linalg.eigh(a.double()))
+        if a.dim() > 2:
+            return tuple(map(torch.stack, zip(*map(_eigh, a), strict=True)))
+        values, vectors = (part.to(a.dtype) for part in torch.linalg.eigh(a.double()))
+    return (
+        (values, vectors) if is_finite else (values.where(finite, math.nan), vectors.where(finite[..., None], math.nan))
+    )
 
 
 def rows(a: Value) -> int:
@@ -116,8 +154,7 @@ SHAPE = {"rows", "columns", "epsilon", "exists"}
 MATRIX = {"matmul": 2, "transpose": 1, "rows": 1, "columns": 1, "eigenvectors": 1, "matrix_power": 3, "qr": 2}
 MATRIX |= {"order": 2, "reordered": 3, newton_schulz.__name__: 6}
 """Names of the functions that make a rule one on matrices, with their numbers of arguments."""
+PRODUCTS = {"matmul", "eigenvectors", "matrix_power", "qr", "order"}
+"""Names of the functions whose rounding depends on the place of a matrix in memory: MKL rounds by alignment."""
 MATRIX_FUNCTIONS = {"row_means": 1, "column_means": 1, "epsilon": 1, "exists": 1, "lerp": 3, "axpy": 3, **MATRIX}
 """Names of all functions of this module, with their numbers of arguments."""
-STACKED = {"lerp", "axpy", "transpose", "rows", "columns", newton_schulz.__name__}
-"""Names of the functions that have the same bits for a matrix in a stack, `[n, rows, columns]`, as for a matrix alone.
-Others act on the whole tensor, or may sum in another order, as `matmul` does."""

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from ._rule import Rule
-from .ir import Call, Choice, Name, Node, Number, Reduction, Tree, walk
+from .ir import Call, Name, Node, Number, Tree, names, substitute, walk
 from .ops import WHOLE
 
 
@@ -27,7 +27,7 @@ def vector_form(rule: Rule, epsilon: float) -> Rule | None:
     state = {name: spec for name, spec in rule.state.items() if spec.kind in ("element", "scalar", "vector")}
     known: dict[Node, Number] = {Call("exists", (Name(name),)): Number(float(name in state)) for name in rule.state}
     known |= {Call("epsilon", (Name(name),)): Number(epsilon) for name in ("x", "g")}
-    assigns = tuple(replace(assign, value=_substitute(assign.value, known)) for assign in rule.tree.assigns)
+    assigns = tuple(replace(assign, value=substitute(assign.value, known)) for assign in rule.tree.assigns)
     tree = Tree(tuple(state), assigns, tuple(name for name in rule.tree.returns if name == "x" or name in state))
     tree = _without_dead_code(tree)
     nodes = [node for assign in tree.assigns for node in walk(assign.value)]
@@ -42,30 +42,12 @@ def vector_form(rule: Rule, epsilon: float) -> Rule | None:
     )
 
 
-def _substitute(node: Node, known: Mapping[Node, Number]) -> Node:
-    """Replace expressions whose value is known, and conditional expressions whose condition is."""
-    if node in known:
-        return known[node]
-    match node:
-        case Call(function, arguments):
-            replaced = tuple(_substitute(argument, known) for argument in arguments)
-            match function, replaced:
-                case "if", (Number(condition), yes, no):
-                    return yes if condition else no
-            return Call(function, replaced)
-        case Reduction(function, argument, over):
-            return Reduction(function, _substitute(argument, known), over)
-        case Choice(option, yes, no):
-            return Choice(option, _substitute(yes, known), _substitute(no, known))
-    return node
-
-
 def _without_dead_code(tree: Tree) -> Tree:
     """Remove assignments that no result depends on, whichever options are selected."""
     needed, live = set(tree.returns), []
     for assign in reversed(tree.assigns):
         if assign.name in needed and assign.value != Name(assign.name):
-            needed = (needed - {assign.name}) | {node.id for node in walk(assign.value) if isinstance(node, Name)}
+            needed = (needed - {assign.name}) | names(assign.value)
             live.append(assign)
     return replace(tree, assigns=tuple(reversed(live)))
 
