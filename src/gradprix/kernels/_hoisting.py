@@ -126,7 +126,7 @@ def hoist_scalars(rule: Rule, values: Mapping[str, object]) -> SplitRule:
     if rule.scope == "tensor":
         raise ValueError(
             f"{rule.name} steps whole tensors of their true shape: it cannot be stacked yet, nor fused. "
-            "gradprix.optim steps with it, one parameter at a time."
+            "gradprix.optim steps with it."
         )
     tree = full_tree(rule)
     truth = {name: bool(values[name]) for name in tree.conditions}

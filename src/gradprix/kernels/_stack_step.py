@@ -79,7 +79,8 @@ def _compile(
     tree = full_tree(rule)
     assigns = tuple(replace(assign, value=substitute(assign.value, known)) for assign in tree.assigns)
     tree = replace(tree, assigns=assigns).fold(dict(truth), active)
-    writer, lines = _Writer(("x", *tree.state), {*active} - present), []
+    writer = _Writer(("x", *tree.state), {*active} - present)
+    lines: list[str] = []
     try:
         for assign in tree.assigns:
             lines += writer.assign(assign.name, assign.value)

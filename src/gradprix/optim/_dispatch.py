@@ -1,6 +1,6 @@
 """Dispatch of parameters to batched kernels, batched foreach calls, the eager step, or the sequential step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from operator import is_, itemgetter
 from typing import Any
@@ -13,6 +13,7 @@ from gradprix.kernels import STORAGE_DTYPES, KernelSequence, compile_kernel, com
 from gradprix.rules import Rule
 from gradprix.rules.vector_form import vector_form
 
+from ._batch import Batch
 from ._eager_step import check_supported, step_dtype, step_params_eagerly
 from ._foreach_batch import ForeachBatch, fits_foreach, has_device_scalars
 from ._kernel_batch import KernelBatch, fits_kernel
@@ -150,11 +151,13 @@ class StepPlan:
             and all(map(is_, state, self.keys))
             and all(map(is_, state.values(), self.cells))
             and all(x.grad is None for x in self.idle)
-            and all(
-                batch.is_valid(self.written) for batch in (*self.batches, *self.foreach_batches, *self.stack_batches)
-            )
+            and all(batch.is_valid(self.written) for batch in self._all_batches())
             and self._eager_is_unchanged()
         )
+
+    def _all_batches(self) -> Iterator[Batch | StackBatch]:
+        yield from (*self.batches, *self.foreach_batches)
+        yield from self.stack_batches
 
     def _eager_is_unchanged(self) -> bool:
         """Return True if eagerly stepped tensors have not moved, and their gradients do not overlap written memory."""
@@ -174,7 +177,7 @@ class StepPlan:
         """
         for x, number in self.eager:
             check_supported(self.rules[number], values[number], x, self.state.get(x, {}))
-        for batch in (*self.batches, *self.foreach_batches, *self.stack_batches):
+        for batch in self._all_batches():
             batch.step(values)
         if self.eager or self.sequential:
             self._step_eagerly(values)

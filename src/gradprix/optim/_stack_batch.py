@@ -127,7 +127,7 @@ class StackBatch:
         group: int,
         run: Any,
         taken: int,
-        params: Sequence[Tensor],
+        params: list[Tensor],
         states: Sequence[dict[str, Any]],
         keys: Sequence[str],
         workspaces: Workspaces,
@@ -146,7 +146,7 @@ class StackBatch:
         else:
             self.stacks = [self._memory(workspaces, i, x, most) for i, x in enumerate(first)]
         self.inputs = list(map(self._stack_view, self.stacks))
-        self.updated = [(self.stacks[0], params)]
+        self.updated: list[tuple[Any, list[Tensor]]] = [(self.stacks[0], params)]
         self.updated += [(self.stacks[2 + i], self.columns[key]) for i, key in enumerate(keys) if key in self.columns]
         self.rows = [list(stack.unbind()) for stack, _ in self.updated]
 
