@@ -229,7 +229,7 @@ def test_the_ranking_has_bounds_rates_and_tolerances():
     record = made_up()
     cells = '<td>95.7 ± 5.0\xa0%</td> <td>0.40 points</td> <td>0.1 <span class="flag">edge</span></td>'
     page = own(report(replace_entry(record, "near", final=replace(record.entry("near").final, mean=0.957))))
-    assert f"near</button></th> {cells} <td>0.05–0.5, ×10</td> <td>2 ms</td> <td>loses to" in page
+    assert f"near</button></th> {cells} <td>0.05–0.5, ×10</td> <td>2 ms</td> <td>recommended</td>" in page
     assert "±0.10 points" in page
     stopped = replace(record, plan=replace(record.plan, seeds=32))
     assert "8 final runs, of up to 32" in own(report(stopped))

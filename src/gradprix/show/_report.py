@@ -7,8 +7,9 @@ from urllib.parse import quote
 from gradprix.race import REPORT, RaceRecord, Result
 from gradprix.text.answer import answer_lines, format_protocol, format_untuned
 from gradprix.text.execution import format_execution_mode
-from gradprix.text.figures import format_pairs_title, format_standing
+from gradprix.text.figures import format_pairs_title
 from gradprix.text.plan import format_options
+from gradprix.text.recommendation import format_place
 from gradprix.utils.files import write_atomically
 
 from . import _efficiency, _race_figures, _reduced_budget, _sections, _training_figures, _tuning_figures, _why
@@ -100,7 +101,7 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
         "margin": format_margin(record.plan.metric),
         "matrix": None if record.plan.baseline else _race_figures.comparison_table(record),
         "pairs_title": format_pairs_title(record),
-        "standings": {entry.name: format_standing(record, entry) for entry in record.entries},
+        "places": {entry.name: format_place(record, entry) for entry in record.entries},
         "marks": _race_figures.MARKS,
         "tuning_variance": _sections.format_tuning_variance(record),
         "diagnosis": _why.format_diagnosis(record),

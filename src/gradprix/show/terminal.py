@@ -7,17 +7,15 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from gradprix.race import ENTRIES, REPORT, RaceRecord, Result
-from gradprix.race.record import EntryResult
 from gradprix.tasks import ALL, built_in
 from gradprix.tasks.registry import MAKERS
 from gradprix.text.answer import format_failures, format_protocol
 from gradprix.text.diagnosis import format_findings
 from gradprix.text.execution import format_execution_mode
-from gradprix.text.figures import format_standing
-from gradprix.text.recommendation import recommended_group
+from gradprix.text.recommendation import format_place, recommended_group
 from gradprix.text.units import format_duration, format_factor
 from gradprix.utils.streams import results
-from gradprix.utils.wording import format_count, format_list
+from gradprix.utils.wording import format_list
 
 from ._evidence import evidence, first_choices
 from ._formatting import (
@@ -71,23 +69,12 @@ def standings(record: RaceRecord) -> RenderableType:
             format_distance(record, entry.bound),
             format_factor(entry.tolerance_decades) if "lr" in entry.tuned else "-",
             *[format_setting(entry.tuned)] * rate_only,
-            Text(_format_place(record, entry), style, no_wrap=True, overflow="ellipsis"),
+            Text(format_place(record, entry), style, no_wrap=True, overflow="ellipsis"),
         )
     if rate_only:
         return table
     tuned = [((entry.name,), format_setting(entry.tuned)) for entry in record.ranking]
     return Group(table, Text(), listing(("tuned values, learning rate first",), tuned))
-
-
-def _format_place(record: RaceRecord, entry: EntryResult) -> str:
-    """Describe the place of an entry in a few words: recommended, leader, unstable, or to whom it loses."""
-    if entry.name in recommended_group(record):
-        return "recommended"
-    if record.plan.baseline is None and entry.is_leader:
-        return "leader"
-    if record.plan.baseline is None and entry.final.diverged:
-        return f"diverged on {format_count(entry.final.diverged, 'seed')}"
-    return format_standing(record, entry)
 
 
 def notes(record: RaceRecord) -> list[Text]:

@@ -4,7 +4,9 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from gradprix.stats.recommendation import LARGEST_SHORTFALL, RecommendationReason
+from gradprix.utils.wording import format_count
 
+from .figures import format_standing
 from .units import format_difference, format_duration, format_factor, format_value
 
 if TYPE_CHECKING:
@@ -61,6 +63,17 @@ def format_reason(record: "RaceRecord") -> str:
         of_near="of these" if group and _all_near(record, group, quarter) else f"of those {closest}",
         memory=_least_memory(record, entry),
     )
+
+
+def format_place(record: "RaceRecord", entry: "EntryResult") -> str:
+    """Describe the place of an entry in a few words: recommended, leader, unstable, or to whom it loses."""
+    if entry.name in recommended_group(record):
+        return "recommended"
+    if record.plan.baseline is None and entry.is_leader:
+        return "leader"
+    if record.plan.baseline is None and entry.final.diverged:
+        return f"diverged on {format_count(entry.final.diverged, 'seed')}"
+    return format_standing(record, entry)
 
 
 def _all_near(record: "RaceRecord", group: Collection[str], shortfall: float) -> bool:
