@@ -72,7 +72,7 @@ def test_the_list_has_date_state_and_result(runs):
     finished, stopped = found["digits-small"], found["stopped"]
     assert (finished.state, stopped.state) == ("finished", "stopped")
     assert finished.summary.startswith("Use ")
-    assert stopped.summary.endswith("of 33 training runs")
+    assert stopped.summary.endswith("of up to 33 training runs")
     assert [name for name, _ in finished.entries] == NAMES
     assert len(finished.date) == len("2026-11-30 12:00")
     page = make(Races(runs)).test_client().get("/races", headers=HERE).text

@@ -1,11 +1,17 @@
 """Error reporting of the command line."""
 
 import contextlib
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator
 
 import typer
 
 from . import _signals
+
+WIDEST = 100
+"""Maximum width of a message in a terminal, in columns, as of all other output."""
 
 
 @contextlib.contextmanager
@@ -21,8 +27,17 @@ def report_errors(*expected: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        typer.echo(f"gradprix: {error}", err=True)
+        typer.echo(_wrap(f"gradprix: {error}"), err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("gradprix: stopped. Finished runs are saved; run the same command to resume.", err=True)
         raise typer.Exit(_signals.exit_code()) from None
+
+
+def _wrap(message: str) -> str:
+    """Break the lines of a message between words, for a terminal. Otherwise a message stays one line, for programs."""
+    if not sys.stderr.isatty():
+        return message
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    lines = (textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False) for line in message.split("\n"))
+    return "\n".join(line for wrapped in lines for line in wrapped or [""])

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from gradprix.text.units import format_duration
+from gradprix.text.live_race import format_counts, format_phase, format_time_left
 
 from .live_files import LiveProgress, Watch
 
@@ -23,17 +23,10 @@ LINE_INTERVAL = 60.0
 """Seconds between two lines about the progress of training runs if stderr is not a terminal."""
 PHASE_INTERVAL = 5.0
 """Seconds without a line after which a new phase is reported at once."""
-BAR = 20
+BAR = 12
 """Width of the bar, in columns."""
-PHASES = {"tuning": "Tuning", "final": "Final runs", "equal time": "Runs in equal time"}
-"""Names of the phases with training runs."""
 LEADS = {"tuning": "Best validation score so far", "final": "Best mean so far", "equal time": "Best mean so far"}
 """What the leader of each phase has."""
-
-
-def describe_phase(phase: str) -> str:
-    """Return the name of a phase for the display; descriptions of other steps stay as they are."""
-    return PHASES.get(phase, phase)
 
 
 class ProgressState:
@@ -60,19 +53,19 @@ class ProgressState:
     @property
     def phase(self) -> str:
         """Name of the phase or description of the step."""
-        return describe_phase(self.progress.phase)
+        return format_phase(self.progress.phase)
 
     @property
     def runs(self) -> str:
         """Number of finished and of all training runs, as text; empty during the preparation."""
         total = max(self.finished, self.progress.total_runs)
-        return f"{self.finished:,} of up to {total:,} training runs" if self.progress.total_runs else ""
+        return format_counts(self.finished, total) if self.progress.total_runs else ""
 
     @property
     def time_left(self) -> str:
         """Expected remaining time, as text; empty if it is unknown."""
         left = self.progress.seconds_left
-        return "" if left is None else f"{format_duration(max(1.0, round(left)))} left"
+        return format_time_left(None if left is None else max(1.0, round(left)))
 
     @property
     def leader(self) -> str:
@@ -82,7 +75,7 @@ class ProgressState:
 
     def format_line(self) -> str:
         """Format the progress of training runs as one line of a log."""
-        parts = f"{self.phase}{self.progress.workers}: {self.runs}", self.time_left and f"at most {self.time_left}"
+        parts = f"{self.phase}{self.progress.workers}: {self.runs}", self.time_left
         return "; ".join(filter(None, [", ".join(filter(None, parts)), self.leader]))
 
     def render(self, spinner: Spinner) -> RenderableType:

@@ -12,12 +12,12 @@ from gradprix.integrations.loggers import make_loggers
 from gradprix.stats.recommendation import too_variable
 from gradprix.stats.verdict import PairVerdict, judge
 from gradprix.tasks import ALL, UnknownNameError
+from gradprix.text.live_race import format_phase
 
 from .config import make_plan
 from .entry import Entry
 from .live_files import LiveFiles, LiveProgress, Watch
 from .plan import Plan
-from .progress_display import describe_phase
 from .protocol import run
 from .record import RaceRecord
 from .suite_record import PairSummary, Profile, ProfileCurve, RankReversal, Regret, SuiteSummary, TaskSummary
@@ -93,7 +93,7 @@ def suite(
         def report(progress: LiveProgress) -> None:
             finished[name] = progress.finished_runs
             done = sum(finished.values())
-            watch(whole.update(f"{name}: {describe_phase(progress.phase)}", done, total) if done else progress)
+            watch(whole.update(f"{name}: {format_phase(progress.phase)}", done, total) if done else progress)
 
         return run(plan, out / name, engine, report, make_loggers(log)).record
 

@@ -21,8 +21,8 @@ def format_time_left(seconds: float | None) -> str:
 
 
 def format_counts(finished: int, total: int) -> str:
-    """Format the number of finished training runs: `25 of 350 training runs`."""
-    return f"{finished:,} of {total:,} training runs"
+    """Format the finished training runs and their largest number: `25 of up to 350 training runs`."""
+    return f"{finished:,} of up to {total:,} training runs"
 
 
 def format_leader(name: str, score: str, is_final: bool) -> str:
