@@ -12,6 +12,7 @@ pytest.importorskip("flask", reason="the app is served by Flask: pip install 'gr
 
 from playwright.sync_api import Browser, Page, expect
 
+from accessibility import serious_problems
 from app_browser import faultless
 from gradprix.app.race_processes import Races
 from gradprix.app.racers import RACERS
@@ -185,8 +186,9 @@ def test_a_later_step_from_another_point_keeps_the_state(tab: Page, app_url: str
 def test_buttons_and_keys_step_forward_and_back(tab: Page, app_url: str) -> None:
     show(tab, f"{app_url}step?surface=rosenbrock&steps={STEPS}&who=adam:lr=0.1")
     title = tab.locator("#step-title")
-    for press, t in (("+1", 2), ("+1", 3), ("−1", 2), ("▶|", STEPS), ("+1", STEPS), ("|◀", 1), ("−1", 1)):
-        tab.locator("#player button", has_text=re.compile(f"^{re.escape(press)}$")).click()
+    forward, back, first, last = "One step forward", "One step back", "To step 1", "To the last step"
+    for press, t in ((forward, 2), (forward, 3), (back, 2), (last, STEPS), (forward, STEPS), (first, 1), (back, 1)):
+        tab.get_by_role("button", name=press).click()
         expect(title).to_contain_text(f"Step {t} of")
     tab.locator("h2#equations-title").click()
     tab.keyboard.press("ArrowRight")
@@ -201,7 +203,7 @@ def test_equations_of_an_earlier_step_are_marked_and_replaced(tab: Page, app_url
     held: list[Any] = []
     tab.route("**/step/equations*", lambda route: held.append(route))
     for _ in range(4):
-        tab.locator("#player button", has_text="+1").click()
+        tab.get_by_role("button", name="One step forward").click()
         expect(tab.locator("#equations")).to_have_attribute("aria-busy", "true")
     assert len(held) == 1
     held[0].continue_()
@@ -258,7 +260,9 @@ def test_a_step_is_exported_with_its_settings(tab: Page, app_url: str, form: str
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
-def test_nothing_is_wider_than_the_window(browser: Browser, app_url: str, width: int, dark: bool) -> None:
+def test_nothing_is_wider_than_the_window_and_all_is_accessible(
+    browser: Browser, app_url: str, width: int, dark: bool
+) -> None:
     with faultless(browser, app_url, width, dark) as page:
         show(page, f"{app_url}step?surface=rosenbrock&step=9&who=nadam:lr=0.1,adam:lr=0.1")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -267,6 +271,7 @@ def test_nothing_is_wider_than_the_window(browser: Browser, app_url: str, width:
             assert box is not None
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
+        assert serious_problems(page) == []
 
 
 def test_problems_of_an_address_are_told(tab: Page, app_url: str) -> None:
