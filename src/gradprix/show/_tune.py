@@ -120,9 +120,8 @@ def learning_rates(record: TuneRecord) -> Chart:
     shows, and diverged runs, are drawn at its worse end. The curve ends at the learning rates of such runs, because it
     is fitted to clipped scores there.
     """
-    panel = Panel(
-        partial(_draw_learning_rates, record), f"validation {_plain_name(record)}", 640, 360, (60, 14, 46, 44)
-    )
+    title = f"validation {_plain_name(record)}"
+    panel = Panel(partial(_draw_learning_rates, record), title, height=300, margins=(60, 20, 50, 44))
     return Chart("rates", format_rates_title(record), (panel,))
 
 
