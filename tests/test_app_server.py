@@ -2,6 +2,8 @@
 
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,18 @@ def test_a_malformed_origin_is_refused(tmp_path: Path) -> None:
     for origin in ("http://[", "null", "http://elsewhere"):
         assert client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": origin}).status_code == 403
     assert client.get("/", headers={"Host": "127.0.0.1:8050", "Origin": "http://127.0.0.1:8050"}).status_code == 200
+
+
+def test_the_app_starts_without_importing_what_is_slow_to_import():
+    program = (
+        "import sys\n"
+        "from gradprix.app import server\n"
+        "from gradprix.app.race_processes import Races\n"
+        "from pathlib import Path\n"
+        "client = server.make(Races(Path('runs'))).test_client()\n"
+        "for path in ('/', '/static/landscape/rules.js', '/static/landscape/surfaces.js', '/vendor/plotly.min.js'):\n"
+        "    assert client.get(path, headers={'Host': 'localhost'}).status_code == 200, path\n"
+        "print({'torch', 'numba', 'pandas', 'matplotlib', 'plotly', 'scipy'} & sys.modules.keys())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"

@@ -4,12 +4,17 @@ import signal
 import threading
 import webbrowser
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from .race_processes import Races
 from .server import LOOPBACK, PortTakenError, listen, make
 
 __all__ = ["LOOPBACK", "PortTakenError", "serve"]
+
+PRELOAD_AFTER = 3.0
+"""Seconds after which the pages of races are imported: importing PyTorch takes seconds, and would slow down the first
+page, which does without."""
 
 
 def serve(
@@ -41,11 +46,15 @@ def serve(
     server = listen(make(races, host), port, host)
     visible_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     address = f"http://{visible_host}:{server.socket.getsockname()[1]}"
+    preload = threading.Timer(PRELOAD_AFTER, import_module, [f"{__name__}.race_views"])
+    preload.daemon = True
     try:
         ready(address)
+        preload.start()
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server.serve_forever()
     finally:
+        preload.cancel()
         server.server_close()
         races.close()
