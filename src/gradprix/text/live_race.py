@@ -3,9 +3,9 @@
 from .units import format_duration
 
 PHASES = {
-    "tuning": "Tuning the learning rates",
-    "final": "Final runs on held-out seeds",
-    "equal time": "Final runs that take equal time",
+    "tuning": "Tuning",
+    "final": "Final runs",
+    "equal time": "Runs in equal time",
 }
 """Description of each phase of training runs."""
 
@@ -17,7 +17,7 @@ def format_phase(phase: str) -> str:
 
 def format_time_left(seconds: float | None) -> str:
     """Format the remaining time if all planned runs are needed; empty if it is unknown."""
-    return "" if seconds is None else f"at most {format_duration(seconds)} left"
+    return "" if seconds is None else f"at most {format_duration(max(1.0, round(seconds)))} left"
 
 
 def format_counts(finished: int, total: int) -> str:
