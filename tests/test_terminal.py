@@ -1,6 +1,7 @@
 """The command line on terminals of 80 and 100 columns, and the sentences and tables that it prints."""
 
 import random
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import pytest
 from msgspec import structs
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
+from typer.core import TyperGroup as Group
+from typer.main import get_command
 
 import gradprix as gp
 from command_line import gradprix
+from gradprix.cli import app
+from gradprix.cli._examples import EXAMPLES
 from gradprix.race import ENTRIES, make_plan
 from gradprix.race.record import RaceRecord
 from gradprix.show import terminal
@@ -33,8 +38,7 @@ COMMANDS = (
     "explain nadam",
     "explain schedule_free_adamw",
     "race digits --plan --optimizers adam,gd,schedule_free_adamw-corrected --trials 2 --epochs 1 --processes 1",
-    *(f"{name} --help" for name in ("race", "tune", "list", "new", "report", "export", "suite", "app", "explain")),
-    "claims --help",
+    *(f"{name} --help" for name in EXAMPLES if name != "gradprix"),
     "data --help",
     "--help",
 )
@@ -70,6 +74,22 @@ def test_a_command_fits_the_terminal(command: str, width: int, tmp_path: Path, m
     assert max(cell_len(line.rstrip()) for line in lines) <= width
     assert [row for row in rows_of(lines) if row.startswith(" ")] == [], "a continued row"
     assert not any("…" in line for line in lines), "a text that is cut off"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_of_the_help_are_commands_on_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = gradprix(*([] if name == "gradprix" else [name]), "--help", folder=tmp_path).output
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    command = get_command(app)
+    assert isinstance(command, Group)
+    for arguments, what in EXAMPLES[name].items():
+        assert f"gradprix {arguments} {what}" in lines
+        first, *rest = shlex.split(arguments)
+        options = {option for each in command.commands[first].params for option in (*each.opts, *each.secondary_opts)}
+        assert {word for word in rest if word.startswith("--")} <= options
 
 
 def test_redirected_output_is_as_wide_as_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from . import _app, _data, _signals, _workers
 from ._claims import claims
 from ._compare import compare
 from ._errors import report_errors
+from ._examples import format_examples
 from ._explain import explain
 from ._export import export
 from ._race import race
@@ -22,7 +23,7 @@ from ._tune import tune
 app = typer.Typer(
     name="gradprix",
     help="Use, race and explain optimizers: which one should train your model, and why?",
-    epilog="Get started: gradprix race digits",
+    epilog=format_examples("gradprix"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -46,11 +47,11 @@ def options(
     """Use, race and explain optimizers: which one should train your model, and why?"""
 
 
-app.command(cls=Command)(race)
-app.command(cls=Command)(tune)
+app.command(cls=Command, epilog=format_examples("race"))(race)
+app.command(cls=Command, epilog=format_examples("tune"))(tune)
 
 
-@app.command("list", cls=Command)
+@app.command("list", cls=Command, epilog=format_examples("list"))
 def list_(
     what: Annotated[Literal["optimizers", "tasks"] | None, typer.Argument(help="Default: both.")] = None,
     problem: Annotated[
@@ -71,7 +72,7 @@ def list_(
         terminal.console().print(terminal.tasks())
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, epilog=format_examples("new"))
 def new(
     file: Annotated[Path, typer.Argument(help="The file to write, such as task.py.")],
     loop: Annotated[bool, typer.Option("--loop", help="Write a training loop instead of a task.")] = False,
@@ -91,7 +92,7 @@ def new(
     echo(f"Wrote a working example to {file}. To race it: gradprix race {what}")
 
 
-@app.command(cls=Command)
+@app.command(cls=Command, epilog=format_examples("report"))
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of the race, such as runs/digits.")],
     png: Annotated[
@@ -114,12 +115,12 @@ def report(
     show_result(result, as_json)
 
 
-app.command(cls=Command)(export)
-app.command(cls=Command)(compare)
-app.command(cls=Command)(suite)
-app.command("app", cls=Command)(_app.app)
-app.command(cls=Command)(explain)
-app.command(cls=Command)(claims)
+app.command(cls=Command, epilog=format_examples("export"))(export)
+app.command(cls=Command, epilog=format_examples("compare"))(compare)
+app.command(cls=Command, epilog=format_examples("suite"))(suite)
+app.command("app", cls=Command, epilog=format_examples("app"))(_app.app)
+app.command(cls=Command, epilog=format_examples("explain"))(explain)
+app.command(cls=Command, epilog=format_examples("claims"))(claims)
 
 
 def main() -> None:

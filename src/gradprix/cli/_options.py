@@ -35,7 +35,11 @@ Tune = Annotated[
 ]
 Trials = Annotated[
     int | None,
-    typer.Option(help="Tuning trials per optimizer. Default: the task's number, or 26.", rich_help_panel=BUDGET),
+    typer.Option(
+        help="Tuning trials per optimizer. Default: the task's number, or 26: two independent searches of 13, whose "
+        "difference tells how much the choice of the learning rate varies.",
+        rich_help_panel=BUDGET,
+    ),
 ]
 Epochs = Annotated[
     float | None,
@@ -49,12 +53,19 @@ Epochs = Annotated[
 BatchSize = Annotated[int | None, typer.Option(help="Batch size. Default: the task's.", rich_help_panel=BUDGET)]
 Schedule = Annotated[
     Literal["cosine", "linear", "warmup", "constant"] | None,
-    typer.Option(help="Learning-rate schedule. Default: the task's.", rich_help_panel=BUDGET),
+    typer.Option(
+        help="Learning-rate schedule: cosine, linear, warmup or constant. Default: the task's. The best learning rate "
+        "depends on it, so race with the one that you use.",
+        metavar="NAME",
+        rich_help_panel=BUDGET,
+    ),
 ]
 Margin = Annotated[
     float | None,
     typer.Option(
-        help="Smallest difference of the metric that matters. Default: the task's.", rich_help_panel=EVALUATION
+        help="Smallest difference of the metric that matters to you, such as 0.005 for half a point of accuracy. Seeds "
+        "are added until the answer is as exact as this. Default: the task's.",
+        rich_help_panel=EVALUATION,
     ),
 ]
 Direction = Annotated[
@@ -63,7 +74,11 @@ Direction = Annotated[
 ]
 Preset = Annotated[
     Literal["small", "default", "large"] | None,
-    typer.Option(help="Size of a built-in task: seconds, minutes, or for a larger machine.", rich_help_panel=BUDGET),
+    typer.Option(
+        help="Size of a built-in task: small (seconds), default (minutes) or large (for a larger machine).",
+        metavar="SIZE",
+        rich_help_panel=BUDGET,
+    ),
 ]
 DataFolder = Annotated[
     Path | None,
@@ -109,7 +124,7 @@ Address = Annotated[
     typer.Option(
         help="Address of the Ray cluster. Default: $RAY_ADDRESS, else a cluster that runs on this machine, else a new "
         "one on this machine alone.",
-        metavar="HOST:PORT|auto|local",
+        metavar="HOST:PORT",
         rich_help_panel=WHERE,
     ),
 ]

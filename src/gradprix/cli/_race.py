@@ -61,8 +61,8 @@ def race(
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="Maximum number of held-out final seeds, at least 6. Fewer are run if they suffice for an answer. "
-            "Default: the task's number, or 32.",
+            help="Maximum number of held-out final seeds, at least 6. Fewer are run if they suffice for an answer: "
+            "the race is analysed after 8, 16 and 32. Default: the task's number, or 32.",
             rich_help_panel=BUDGET,
         ),
     ] = None,
