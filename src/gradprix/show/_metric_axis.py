@@ -18,7 +18,6 @@ from .figure import percent_axis
 MIN_HEIGHT, MAX_HEIGHT = 10.0, 20.0
 """Minimum and maximum height of the panels, in margins from the best entry. The optimum of a much worse entry may
 therefore be beyond the axis."""
-ZONE = "rgba(128,128,128,0.16)"
 
 
 @dataclass(frozen=True)
