@@ -169,7 +169,9 @@ def test_changed_defaults_are_announced_only_where_they_matter() -> None:
                 optim.Muon(matrices(), **given)
 
 
-@pytest.mark.parametrize("shape", [(2, 9), (16, 40), (17, 17), (17, 300), (64, 24), (100, 100), (33, 128)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 9), (16, 40), (17, 17), (17, 300), (64, 24), (33, 128), (129, 501), (256, 256)], ids=str
+)
 def test_a_matrix_in_a_stack_has_the_bits_of_a_matrix_alone(shape: tuple[int, int]) -> None:
     coefficients = 1e-7, 3.4445, -4.775, 2.0315, 5
     for seed in range(20):

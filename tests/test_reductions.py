@@ -11,7 +11,7 @@ import torch
 
 from gradprix import optim, rules
 from gradprix.explain import trace
-from gradprix.kernels import StackedRule, compute_terms, eager_step, run_calls
+from gradprix.kernels import StackedRule, block_sums, compute_terms, eager_step, run_calls
 from gradprix.rules import RuleError, State, log, maximum, rule, size, sqrt, total, where
 from gradprix.rules.ir import Call, Hyper, Name, Number, Reduction, flow, is_elementwise
 from gradprix.rules.ops import BLOCK, sum_in_blocks
@@ -77,6 +77,7 @@ def test_a_total_is_added_in_the_documented_order(count: int, dtype: torch.dtype
     assert float(total(a)) == expected
     assert float(total(a)) == pytest.approx(math.fsum(a.tolist()), rel=1e-13)
     assert sum_in_blocks(torch.stack([a, 2 * a])).tolist() == [expected, 2 * expected]
+    assert block_sums(torch.stack([a, 2 * a])).tolist() == [expected, 2 * expected]
     assert float(size(a)) == count
 
 

@@ -1,5 +1,6 @@
 """Execution of rules, with equal results: eager, as kernels or foreach calls, stacked, or with all terms recorded."""
 
+from ._block_sums import block_sums
 from ._calls import kernel_address, run_calls
 from ._column_sums import column_sums
 from ._compile import Kernel, KernelSequence, compile_kernel, load_module, vector_width
@@ -29,6 +30,7 @@ __all__ = [
     "SplitRule",
     "StackedRule",
     "add_compensation",
+    "block_sums",
     "column_sums",
     "compile_kernel",
     "compile_stack_step",

@@ -18,7 +18,9 @@ from gradprix.rules import Rule
 from gradprix.rules.codegen import compile_function
 from gradprix.rules.gradient_preprocessing import full_tree
 from gradprix.rules.ir import Call, Hyper, Name, Node, Number, Reduction, is_elementwise, names, substitute, walk
-from gradprix.rules.ops import FUNCTIONS, sum_in_blocks
+from gradprix.rules.ops import FUNCTIONS
+
+from ._block_sums import block_sums
 
 GIVEN = "_given_"
 """Prefix of the tensors that the caller gives; names in rules do not begin with an underscore."""
@@ -43,7 +45,7 @@ class _UnsupportedError(Exception):
 
 def stack_total(a: Tensor) -> NDArray[np.float64]:
     """Return the sum over each tensor of a stack `[n, ...]`, as an array `[n]`; see `sum_in_blocks`."""
-    sums: NDArray[np.float64] = sum_in_blocks(a.flatten(1)).cpu().numpy()
+    sums: NDArray[np.float64] = block_sums(a.flatten(1)).cpu().numpy()
     return sums
 
 

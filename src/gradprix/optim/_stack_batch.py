@@ -19,8 +19,9 @@ from ._eager_step import prepare, steps_taken
 from ._overlap import WrittenMemory
 from ._scalars import Scalars, is_number, zeros
 
-MAX_STACKED = 2**15
-"""Maximum number of elements of a tensor that is stacked: for larger ones, copies take longer than calls of torch."""
+MAX_STACKED = {False: 2**15, True: 2**16}
+"""Maximum number of elements of a tensor that is stacked, and of a matrix in products, whose threads work on one matrix
+each in a stack. Copies of larger ones take longer than they save."""
 MAX_STACK = 2**18
 """Maximum number of elements of a stack, so that its temporary tensors fit into the cache."""
 SIZE = attrgetter("nbytes")  # no gradient of another dtype has the same size in torch
@@ -75,7 +76,9 @@ def make_stacks(
 def _stack_size(rule: Rule, x: Tensor) -> int:
     """Return the maximum number of parameters in a stack, given one of them."""
     sides = len(x), x[0].numel()
-    if x.numel() > MAX_STACKED or (rule.has_products and any(side > SMALL or side % SIDE for side in sides)):
+    if x.numel() > MAX_STACKED[rule.is_matrix_rule] or (
+        rule.has_products and any(side > SMALL or side % SIDE for side in sides)
+    ):
         return 1
     return MAX_STACK // max([x.numel(), *(side * side for side in sides if rule.has_products)])
 

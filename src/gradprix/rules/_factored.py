@@ -35,10 +35,11 @@ def adafactor(h, t, x, g, r, c, v):
     e = h.eps1 if h.eps1 else epsilon(x)
     rate = maximum(h.eps2, sqrt(total(x**2) / size(x))) * minimum(h.lr, 1 / sqrt(t))
     x = (1 - h.lr * h.weight_decay) * x
-    r = r + t**h.beta2_decay * (row_means(g**2) - r) if exists(r) else r
-    c = c + t**h.beta2_decay * (column_means(g**2) - c) if exists(c) else c
-    v = v + t**h.beta2_decay * (g**2 - v) if exists(v) else v
-    v_hat = r * c / maximum(column_means(r), e) if exists(r) else v
+    s = g**2
+    r = r + t**h.beta2_decay * (row_means(s) - r) if exists(r) else r
+    c = c + t**h.beta2_decay * (column_means(s) - c) if exists(c) else c
+    v = v + t**h.beta2_decay * (s - v) if exists(v) else v
+    v_hat = r / maximum(column_means(r), e) * c if exists(r) else v
     u = g / sqrt(maximum(v_hat, e * e))
     x = x - rate / maximum(1, sqrt(total(u**2) / size(u)) / h.d) * u
     return x, r, c, v

@@ -23,9 +23,12 @@ def newton_schulz(d: Any, eps: float, a: float, b: float, c: float, steps: float
         steps: number of steps.
     """
     is_tall, o = d.shape[-2] > d.shape[-1], d.bfloat16()
+    o = o.clone() if o is d else o
     o = o.mT if is_tall else o  # equivalent, and cheaper
-    o = o / o.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
-    if o.dim() > 2 and o.shape[-2] < SMALLEST_STACKED and o.device.type == "cpu":
+    o.div_(o.norm(dim=(-2, -1), keepdim=True).clamp(min=eps))
+    if o.dim() > 2 and len(o) == 1:  # products of single matrices are faster as such
+        o = _iterate(o[0], a, b, c, int(steps))[None]
+    elif o.dim() > 2 and o.shape[-2] < SMALLEST_STACKED and o.device.type == "cpu":
         for matrix in o:
             matrix.copy_(_iterate(matrix, a, b, c, int(steps)))
     else:
