@@ -2,6 +2,7 @@
 
 import contextlib
 import doctest
+import inspect
 import io
 import json
 import re
@@ -237,6 +238,13 @@ def test_scripts_run_and_print_what_the_page_says(page: Path, tmp_path: Path) ->
         runpy.run_path(str(file), run_name="__main__")
 
     assert printed.getvalue() == "".join(body for kind, body in blocks if kind == "text")
+
+
+def test_the_rule_of_the_readme_is_the_source_of_that_rule() -> None:
+    (block,) = (body for kind, body in FENCE.findall((ROOT / "README.md").read_text()) if body.startswith("@rule("))
+    (name,) = re.findall(r"^def (\w+)", block, re.MULTILINE)
+
+    assert block == inspect.getsource(getattr(rules, name).function)
 
 
 def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:

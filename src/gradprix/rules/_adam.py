@@ -59,7 +59,7 @@ def adamw(h, t, x, g, m, v, v_max):
 @rule(
     "Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2",
     relation="Adam with the infinity norm of past gradients; sign descent if β₁ = β₂ = 0.",
-    space=SPACE,
+    space={"lr": log(1e-4, 1e-1)},
     tuned=("beta1", "beta2"),
     lr=2e-3,
     beta1=0.9,
