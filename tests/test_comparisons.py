@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from gradprix import rules
+from gradprix.explain import why
 from gradprix.explain.comparisons import Levels, compare_levels, find_traits, weigh_families
 from gradprix.explain.diagnosis import compare_measurement, diagnose
 from gradprix.explain.levels import COMPARED, measure_levels
 from gradprix.explain.network_measures import Point
 from gradprix.explain.replay import ReplayedRun, watch
+from gradprix.race import Local, make_plan, run
 from gradprix.race.diagnosis_record import Finding, MeasurementKind, Trait
 from gradprix.rules import Rule
 from gradprix.stats.contrasts import simultaneous_intervals
@@ -178,3 +180,18 @@ def test_known_causes_are_found_in_trained_models() -> None:
         assert found[name] >= wanted, name
         others = {Finding.UNDERFITS, Finding.STEPS_SHORT, Finding.NOISE_LIMITED, Finding.UNSTABLE} - wanted
         assert not found[name] & others - ({Finding.UNDERFITS} if name == "noisy" else set()), name
+
+
+@pytest.mark.slow
+def test_on_digits_families_differ_as_theory_says() -> None:
+    plan = make_plan("digits", "minibatch,momentum,rmsprop,adam", trials=26, seeds=8)
+    result = why(plan, run(plan, None, Local(2)), Local(2), 200.0)
+    assert result.record.diagnosis is not None
+    ratios = {(each.trait, each.kind): each.ratio for each in result.record.diagnosis.families}
+
+    assert ratios[Trait.MOMENTUM, MeasurementKind.STABILITY].high < 1, "momentum has a higher stability limit"
+    assert ratios[Trait.ADAPTIVE, GAIN].low > 1, "typical weights have a larger learning rate"
+    assert ratios[Trait.ADAPTIVE, MeasurementKind.PRECONDITIONING].high < 0.75, "sharp directions have a smaller one"
+    assert ratios[Trait.MOMENTUM, LOSS].high < 1
+    minibatch = result.record.diagnosis.entries["minibatch"].measurements
+    assert Finding.UNDERFITS in {measurement.finding for measurement in minibatch}

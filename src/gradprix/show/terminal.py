@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from gradprix.race import ENTRIES, REPORT, RaceRecord, Result
@@ -107,13 +108,14 @@ def notes(record: RaceRecord) -> list[Text]:
     return [Text(line) for line in lines]
 
 
-def reasons(record: RaceRecord) -> list[Text]:
-    """Return the conclusions of the diagnosis, one line each, or an empty list if the race was not diagnosed."""
+def reasons(record: RaceRecord) -> list[RenderableType]:
+    """Return the conclusions of the diagnosis, a paragraph each, or an empty list if the race was not diagnosed."""
     if record.diagnosis is None:
         return []
-    lines = [f"  {name}: {sentence}" if name else f"  {sentence}" for name, sentence in format_findings(record)]
+    conclusions = [f"{name}: {text}" if name else text for name, text in format_findings(record)]
+    conclusions = conclusions or ["No significant cause. The report has the numbers."]
     head = f"Why, from {record.diagnosis.runs} final runs of each:"
-    return [Text(), Text(head), *map(Text, lines or ["  no clear cause found; the report has the numbers."])]
+    return [Text(), Text(head), *(Padding(Text(each), (0, 0, 0, 2)) for each in conclusions)]
 
 
 def value(metric: dict[str, Any], number: float) -> str:
