@@ -204,6 +204,16 @@ def test_hyperparameters_are_dragged_on_their_map(tab: Page, app_url: str):
     assert number(tab, "momentum", "end") != before
 
 
+def test_fewer_steps_than_the_one_pointed_at(tab: Page, app_url: str):
+    show(tab, f"{app_url}?who=gd")
+    tab.locator("#loss-stage").hover()
+    expect(tab.locator("#step-readout")).not_to_have_text("step 200 of 200")
+    steps = tab.get_by_label("Steps", exact=True)
+    steps.fill("20")
+    steps.press("Enter")
+    expect(tab.locator("#step-readout")).to_have_text("step 20 of 20")
+
+
 @pytest.mark.parametrize(
     ("view", "element"),
     [

@@ -19,27 +19,53 @@ export function buildControls(root, change, styles) {
   select.append(...Object.entries(SURFACES).map(([value, { label }]) => element("option", { value }, label)));
   const surfaceFields = element("div", { class: "numbers-of-surface" });
   const racers = element("div", { class: "racers" });
-  const add = element("select", { id: "add", "aria-label": "Add an optimizer", onchange: () => {
-    if (add.value) change({ racers: [...shown.racers, { name: add.value, own: {} }] }, true);
-  } });
+  const add = element("select", {
+    id: "add",
+    "aria-label": "Add an optimizer",
+    onchange: () => {
+      if (add.value) change({ racers: [...shown.racers, { name: add.value, own: {} }] }, true);
+    },
+  });
   root.replaceChildren(
-    element("h2", {}, "Surface"), element("label", { class: "visually-hidden", for: "surface" }, "Surface"), select, about, surfaceFields,
+    element("h2", {}, "Surface"),
+    element("label", { class: "visually-hidden", for: "surface" }, "Surface"),
+    select,
+    about,
+    surfaceFields,
     element("h2", {}, "Optimizers"),
-    element("p", { class: "note" }, "A tuned learning rate is the one with the lowest final loss from the surface’s default starting point. Move its slider to set your own."),
-    racers, add,
+    element(
+      "p",
+      { class: "note" },
+      "A tuned learning rate is the one with the lowest final loss from the surface’s default starting point. Move its slider to set your own.",
+    ),
+    racers,
+    add,
   );
 
   /** Build the fields of a surface anew: after a choice of the surface. */
   function buildSurface(state) {
     const described = SURFACES[state.surface].parameters;
-    const own = Object.keys(described).map((key) => [key, { ...described[key], log: described[key].low > 0 && described[key].high / described[key].low > 100 }, (value) => ({ parameters: { ...shown.parameters, [key]: value } })]);
-    const common = ["steps", "noise"].map((key) => [key, { ...NUMBERS[key], ...(key === "steps" ? { sliderLow: 10 } : {}) }, (value) => ({ [key]: value })]);
-    const start = startRanges(state.surface).map((range, i) => [`start${i}`, range, (value) => ({ start: shown.start.map((old, k) => (k === i ? value : old)) })]);
+    const own = Object.keys(described).map((key) => [
+      key,
+      { ...described[key], log: described[key].low > 0 && described[key].high / described[key].low > 100 },
+      (value) => ({ parameters: { ...shown.parameters, [key]: value } }),
+    ]);
+    const common = ["steps", "noise"].map((key) => [
+      key,
+      { ...NUMBERS[key], ...(key === "steps" ? { sliderLow: 10 } : {}) },
+      (value) => ({ [key]: value }),
+    ]);
+    const start = startRanges(state.surface).map((range, i) => [
+      `start${i}`,
+      range,
+      (value) => ({ start: shown.start.map((old, k) => (k === i ? value : old)) }),
+    ]);
     const seed = [["seed", NUMBERS.seed, (value) => ({ seed: value })]];
     fields = {};
     surfaceFields.replaceChildren();
     for (const [key, range, changes] of [...own, ...common, ...start, ...seed]) {
-      const onChange = (value, isFinal) => change({ ...changes(value), ...(key === "steps" ? { t: null } : {}) }, isFinal);
+      const onChange = (value, isFinal) =>
+        change({ ...changes(value), ...(key === "steps" ? { t: null } : {}) }, isFinal);
       fields[key] = numberField(range, onChange);
       fields[key].element.classList.toggle("whole", key in described);
       surfaceFields.append(fields[key].element);
@@ -51,26 +77,47 @@ export function buildControls(root, change, styles) {
     for (const key of Object.keys(fields)) if (key.includes(" ")) delete fields[key];
     racers.replaceChildren(...state.racers.map(({ name }) => buildRacer(name)));
     const others = Object.keys(RULES).filter((name) => !state.racers.some((racer) => racer.name === name));
-    add.replaceChildren(element("option", { value: "" }, "Add an optimizer…"), ...others.map((value) => element("option", { value }, RULES[value].label)));
+    add.replaceChildren(
+      element("option", { value: "" }, "Add an optimizer…"),
+      ...others.map((value) => element("option", { value }, RULES[value].label)),
+    );
   }
 
   function buildRacer(name) {
     const own = () => shown.racers.find((racer) => racer.name === name).own;
     const changeOwn = (changes, isFinal) =>
-      change({ racers: shown.racers.map((racer) => (racer.name === name ? { name, own: withoutUndefined({ ...racer.own, ...changes }) } : racer)) }, isFinal);
+      change(
+        {
+          racers: shown.racers.map((racer) =>
+            racer.name === name ? { name, own: withoutUndefined({ ...racer.own, ...changes }) } : racer,
+          ),
+        },
+        isFinal,
+      );
     const { low, high } = RULES[name].hyperparameters.lr;
-    const tune = element("button", { type: "button", class: "tune", title: "Use the tuned learning rate", onclick: () => {
-      fields[`${name} lr`].clear();
-      changeOwn({ lr: undefined }, true);
-    } });
-    const lr = numberField({ ...NUMBERS.lr, sliderLow: low, slider: high }, (value, isFinal) => changeOwn({ lr: value }, isFinal), { extra: tune });
+    const tune = element("button", {
+      type: "button",
+      class: "tune",
+      title: "Use the tuned learning rate",
+      onclick: () => {
+        fields[`${name} lr`].clear();
+        changeOwn({ lr: undefined }, true);
+      },
+    });
+    const lr = numberField(
+      { ...NUMBERS.lr, sliderLow: low, slider: high },
+      (value, isFinal) => changeOwn({ lr: value }, isFinal),
+      { extra: tune },
+    );
     lr.field.setAttribute("aria-label", `Learning rate of ${name}`);
     lr.slider.setAttribute("aria-label", `Learning rate of ${name}, slider`);
     lr.tune = tune;
     fields[`${name} lr`] = lr;
     const others = Object.entries(decays(name)).map(([key, range]) => {
       const { default: usual, label } = range;
-      const field = numberField({ ...range, isDecay: true }, (value, isFinal) => changeOwn({ [key]: value === usual ? undefined : value }, isFinal));
+      const field = numberField({ ...range, isDecay: true }, (value, isFinal) =>
+        changeOwn({ [key]: value === usual ? undefined : value }, isFinal),
+      );
       field.field.setAttribute("aria-label", `${label} of ${name}`);
       field.slider.setAttribute("aria-label", `${label} of ${name}, slider`);
       fields[`${name} ${key}`] = field;
@@ -78,9 +125,25 @@ export function buildControls(root, change, styles) {
     });
     const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.background = styles[name].colour;
-    const remove = element("button", { type: "button", class: "remove", title: `Remove ${name}`, "aria-label": `Remove ${name}`, onclick: () => change({ racers: shown.racers.filter((racer) => racer.name !== name) }, true) }, "×");
+    const remove = element(
+      "button",
+      {
+        type: "button",
+        class: "remove",
+        title: `Remove ${name}`,
+        "aria-label": `Remove ${name}`,
+        onclick: () => change({ racers: shown.racers.filter((racer) => racer.name !== name) }, true),
+      },
+      "×",
+    );
     const head = element("div", { class: "racer-head" }, swatch, element("b", {}, RULES[name].label), remove);
-    return element("div", { class: "racer member", "data-name": name, role: "group", "aria-label": name }, head, lr.element, ...others);
+    return element(
+      "div",
+      { class: "racer member", "data-name": name, role: "group", "aria-label": name },
+      head,
+      lr.element,
+      ...others,
+    );
   }
 
   return function show(state, rates, pending) {
@@ -91,7 +154,14 @@ export function buildControls(root, change, styles) {
     if (names(before) !== names(state) || before?.surface !== state.surface) buildRacers(state);
     select.value = state.surface;
     about.textContent = SURFACES[state.surface].about(state.parameters);
-    const values = { ...state.parameters, steps: state.steps, noise: state.noise, seed: state.seed, start0: state.start[0], start1: state.start[1] };
+    const values = {
+      ...state.parameters,
+      steps: state.steps,
+      noise: state.noise,
+      seed: state.seed,
+      start0: state.start[0],
+      start1: state.start[1],
+    };
     for (const [key, value] of Object.entries(values)) fields[key].show(value);
     fields.seed.element.hidden = state.noise === 0;
     for (const { name, own } of state.racers) {
@@ -100,7 +170,8 @@ export function buildControls(root, change, styles) {
       lr.show(rates[name], { note: !isGiven });
       lr.tune.textContent = isGiven ? "tune" : pending.includes(name) ? "tuning…" : "tuned";
       lr.tune.disabled = !isGiven;
-      for (const [key, { default: usual }] of Object.entries(decays(name))) fields[`${name} ${key}`].show(own[key] ?? usual);
+      for (const [key, { default: usual }] of Object.entries(decays(name)))
+        fields[`${name} ${key}`].show(own[key] ?? usual);
     }
   };
 }
@@ -112,22 +183,33 @@ function resetSurface(state, surface) {
   return { surface, parameters, noise, start, racers, mark: "" };
 }
 
-const withoutUndefined = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+const withoutUndefined = (values) =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 
 /** Build the choice of the view as radio buttons, and of the optimizer of the map of basins. Returns `show(state)`. */
 export function buildViewControls(root, change) {
   const radios = Object.entries(VIEWS).map(([value, label]) => {
-    const input = element("input", { type: "radio", name: "view", value, onchange: () => change({ view: value }, true) });
+    const input = element("input", {
+      type: "radio",
+      name: "view",
+      value,
+      onchange: () => change({ view: value }, true),
+    });
     return { value, input, element: element("label", {}, input, label) };
   });
   const select = element("select", { id: "of", onchange: () => change({ of: select.value }, true) });
   const optimizer = element("label", { class: "of" }, "of ", select);
-  root.replaceChildren(element("div", { role: "radiogroup", "aria-label": "View" }, ...radios.map((radio) => radio.element)), optimizer);
+  root.replaceChildren(
+    element("div", { role: "radiogroup", "aria-label": "View" }, ...radios.map((radio) => radio.element)),
+    optimizer,
+  );
   return (state) => {
     for (const { value, input } of radios) input.checked = value === state.view;
     optimizer.hidden = !["starts", "sweep"].includes(state.view);
     const names = state.racers.map(({ name }) => name);
-    select.replaceChildren(...names.map((name) => element("option", { value: name, selected: name === selectedRacer(state)?.name }, name)));
+    select.replaceChildren(
+      ...names.map((name) => element("option", { value: name, selected: name === selectedRacer(state)?.name }, name)),
+    );
   };
 }
 

@@ -47,12 +47,22 @@ export function numberField(range, onChange, { extra = null, hint = null } = {})
   const { toPart, toValue } = sliderScale(range);
   const problem = element("p", { class: "problem", id: `${id}-problem`, role: "alert" });
   const slider = element("input", {
-    type: "range", min: 0, max: 1000, step: 1, "aria-label": `${range.label}, slider`, tabIndex: 0,
+    type: "range",
+    min: 0,
+    max: 1000,
+    step: 1,
+    "aria-label": `${range.label}, slider`,
+    tabIndex: 0,
     oninput: () => change(roundValue(toValue(slider.value / 1000), range), false),
     onchange: () => change(roundValue(toValue(slider.value / 1000), range), true),
   });
   const field = element("input", {
-    type: "text", id, autocomplete: "off", inputMode: "decimal", title: `${formatLimit(range.low)} to ${formatLimit(range.high)}`, "aria-describedby": `${id}-problem`,
+    type: "text",
+    id,
+    autocomplete: "off",
+    inputMode: "decimal",
+    title: `${formatLimit(range.low)} to ${formatLimit(range.high)}`,
+    "aria-describedby": `${id}-problem`,
     onchange: () => commit(),
     oninput: () => field.getAttribute("aria-invalid") && commit(),
   });
@@ -81,11 +91,24 @@ export function numberField(range, onChange, { extra = null, hint = null } = {})
   }
   const show = (value, { note = null } = {}) => {
     const isTyped = document.activeElement === field && field.value !== "" && field.getAttribute("aria-invalid");
-    if (isTyped || field.getAttribute("aria-invalid") && !note) return;
+    if (isTyped || (field.getAttribute("aria-invalid") && !note)) return;
     const text = formatExact(Number(value.toPrecision(range.isDecay ? 7 : 4)));
-    if (document.activeElement !== field) field.value = formatExact(value) === text ? text : String(value).length > 8 ? text : formatExact(value);
+    if (document.activeElement !== field)
+      field.value = formatExact(value) === text ? text : String(value).length > 8 ? text : formatExact(value);
     if (document.activeElement !== slider) showSlider(value);
   };
-  const head = element("div", { class: "number-head" }, element("label", { for: id, title: hint }, range.label), extra, field);
-  return { element: element("div", { class: "number" }, head, slider, problem), show, field, slider, clear: () => showProblem("") };
+  const head = element(
+    "div",
+    { class: "number-head" },
+    element("label", { for: id, title: hint }, range.label),
+    extra,
+    field,
+  );
+  return {
+    element: element("div", { class: "number" }, head, slider, problem),
+    show,
+    field,
+    slider,
+    clear: () => showProblem(""),
+  };
 }

@@ -14,11 +14,19 @@ export function describeSettings(state, rates) {
   const own = Object.entries(state.parameters).map(([key, value]) => `${parameters[key].label} ${formatNumber(value)}`);
   const noise = state.noise ? [`noise σ ${formatNumber(state.noise)} (seed ${state.seed})`] : [];
   const racers = state.racers.map(({ name, own: given }) => {
-    const others = Object.entries(given).filter(([key]) => key !== "lr").map(([key, value]) => `, ${RULES[name].hyperparameters[key].label} ${formatNumber(value, 6)}`);
+    const others = Object.entries(given)
+      .filter(([key]) => key !== "lr")
+      .map(([key, value]) => `, ${RULES[name].hyperparameters[key].label} ${formatNumber(value, 6)}`);
     return `${name} ${formatNumber(rates[name])}${given.lr === undefined ? "" : " (given)"}${others.join("")}`;
   });
   return [
-    [`Surface ${label}`, ...own, ...noise, `start (${state.start.map(formatCoordinate).join(", ")})`, `${state.steps} steps`].join(" · "),
+    [
+      `Surface ${label}`,
+      ...own,
+      ...noise,
+      `start (${state.start.map(formatCoordinate).join(", ")})`,
+      `${state.steps} steps`,
+    ].join(" · "),
     `Learning rates, tuned unless given: ${racers.join("; ")}`,
   ];
 }
@@ -43,14 +51,31 @@ export function makeSvg({ source, width, height, heat }, title, lines, theme) {
   const titles = wrap(title, width * 0.72);
   const top = PAD + 20 * titles.length;
   const all = { width: width + 2 * PAD, height: top + height + 8 + 16 * wrapped.length + PAD };
-  const image = heat ? tag("image", { x: heat.left, y: heat.top, width: heat.width, height: heat.height, preserveAspectRatio: "none", href: heat.canvas.toDataURL() }) : "";
+  const image = heat
+    ? tag("image", {
+        x: heat.left,
+        y: heat.top,
+        width: heat.width,
+        height: heat.height,
+        preserveAspectRatio: "none",
+        href: heat.canvas.toDataURL(),
+      })
+    : "";
   const parts = [
     tag("rect", { width: all.width, height: all.height, fill: theme.page }),
-    ...titles.map((line, k) => text(PAD, PAD + 14 + 20 * k, line, { "font-size": 16, "font-weight": 600, fill: theme.ink })),
+    ...titles.map((line, k) =>
+      text(PAD, PAD + 14 + 20 * k, line, { "font-size": 16, "font-weight": 600, fill: theme.ink }),
+    ),
     tag("g", { transform: `translate(${PAD} ${top})` }, image + source),
     ...wrapped.map((line, k) => text(PAD, top + height + 20 + 16 * k, line, { "font-size": 11.5, fill: theme.soft })),
   ];
-  const root = { xmlns: "http://www.w3.org/2000/svg", width: all.width, height: all.height, viewBox: `0 0 ${Math.ceil(all.width)} ${Math.ceil(all.height)}`, "font-family": FONT };
+  const root = {
+    xmlns: "http://www.w3.org/2000/svg",
+    width: all.width,
+    height: all.height,
+    viewBox: `0 0 ${Math.ceil(all.width)} ${Math.ceil(all.height)}`,
+    "font-family": FONT,
+  };
   return tag("svg", root, `<title>${escapeText(title)}</title>${parts.join("")}`);
 }
 
@@ -59,7 +84,10 @@ export async function makePng(svg) {
   const image = new Image();
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
   await image.decode();
-  const canvas = Object.assign(document.createElement("canvas"), { width: image.width * PNG_SCALE, height: image.height * PNG_SCALE });
+  const canvas = Object.assign(document.createElement("canvas"), {
+    width: image.width * PNG_SCALE,
+    height: image.height * PNG_SCALE,
+  });
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
@@ -78,5 +106,8 @@ export function download(content, name, type) {
  */
 export async function makeStandalone(query, pageSource, address) {
   const source = pageSource ?? (await (await fetch(address)).text());
-  return source.replace(/<html([^>]*)>/, (_, attributes) => `<html${attributes.replace(/ data-query="[^"]*"/, "")} data-query="${escapeText(query)}">`);
+  return source.replace(
+    /<html([^>]*)>/,
+    (_, attributes) => `<html${attributes.replace(/ data-query="[^"]*"/, "")} data-query="${escapeText(query)}">`,
+  );
 }

@@ -11,7 +11,8 @@ import { drawSweep, settingPlace } from "./sweep_view.js";
 import { sweepAxes } from "./sweep.js";
 import { SURFACES } from "./surfaces.js";
 import { FONT, tag, text } from "./svg.js";
-import { drawGround, drawPaths, layOutPlot, paintHeat } from "./surface_view.js";
+import { drawPaths } from "./paths_view.js";
+import { drawGround, layOutPlot, paintHeat } from "./surface_view.js";
 import { readTheme } from "./theme.js";
 
 /** Largest height of a plot, and height of the legend of basins, in pixels. */
@@ -38,7 +39,12 @@ const resize = ({ root, svg }, width, height) => {
 /** The surface in one of its views. */
 export class SurfaceFigure {
   constructor(root) {
-    Object.assign(this, findStage(root), { handle: root.querySelector("button"), camera: initialCamera(), key: null, samples: new Map() });
+    Object.assign(this, findStage(root), {
+      handle: root.querySelector("button"),
+      camera: initialCamera(),
+      key: null,
+      samples: new Map(),
+    });
   }
 
   /** Return the grid of a surface; the last ones are kept. */
@@ -55,22 +61,37 @@ export class SurfaceFigure {
   drawGround(state, racer, theme) {
     const width = Math.floor(this.root.clientWidth);
     const axesOfSweep = racer && sweepAxes(racer.name, state.steps);
-    const key = JSON.stringify([width, theme.name, state.surface, state.parameters, state.view, state.view === "sweep" && axesOfSweep]);
+    const key = JSON.stringify([
+      width,
+      theme.name,
+      state.surface,
+      state.parameters,
+      state.view,
+      state.view === "sweep" && axesOfSweep,
+    ]);
     if (key === this.key) return;
     this.key = key;
     for (const layer of [this.cells, this.ground, this.front]) layer.innerHTML = "";
     const isSweep = state.view === "sweep" && racer;
-    this.layout = isSweep ? layOutPlot(axesOfSweep.box, width, HIGHEST, 0.7) : layOutPlot(SURFACES[state.surface].box, width, HIGHEST);
+    this.layout = isSweep
+      ? layOutPlot(axesOfSweep.box, width, HIGHEST, 0.7)
+      : layOutPlot(SURFACES[state.surface].box, width, HIGHEST);
     if (state.view === "relief") this.layout.height = Math.min(width * 0.85, HIGHEST);
     this.height = this.layout.height + (hasLegend(state) ? LEGEND : 0);
     resize(this, width, this.height);
     this.canvas.hidden = state.view !== "contour";
     this.handle.hidden = state.view === "relief" || (state.view === "sweep" && !racer);
-    if (state.view === "contour" || state.view === "starts") this.ground.innerHTML = drawGround(this.layout, this.sample(state), theme, state.view === "contour");
+    if (state.view === "contour" || state.view === "starts")
+      this.ground.innerHTML = drawGround(this.layout, this.sample(state), theme, state.view === "contour");
     if (state.view === "contour") {
       paintHeat(this.canvas, this.sample(state), theme.ramp);
       const { left, top, width: across, height } = this.layout.plot;
-      Object.assign(this.canvas.style, { left: `${left}px`, top: `${top}px`, width: `${across}px`, height: `${height}px` });
+      Object.assign(this.canvas.style, {
+        left: `${left}px`,
+        top: `${top}px`,
+        width: `${across}px`,
+        height: `${height}px`,
+      });
     }
   }
 
@@ -85,10 +106,17 @@ export class SurfaceFigure {
     if (state.view === "sweep" && racer) {
       const h = { ...hyperparameters(RULES[racer.name], racer.own), lr: rates[racer.name] };
       this.placeHandle(settingPlace(sweepAxes(racer.name, state.steps), h), `Hyperparameters of ${racer.name}`);
-    } else this.placeHandle(state.start, `Starting point ${state.start.map((value) => formatNumber(value)).join(", ")}`);
+    } else
+      this.placeHandle(state.start, `Starting point ${state.start.map((value) => formatNumber(value)).join(", ")}`);
     if (state.view === "contour") {
       const { minima } = SURFACES[state.surface];
-      this.front.innerHTML = drawPaths(this.layout, run, t, { styles, theme, dimmed, minima, markCrossing: state.mark === "crossing" });
+      this.front.innerHTML = drawPaths(this.layout, run, t, {
+        styles,
+        theme,
+        dimmed,
+        minima,
+        markCrossing: state.mark === "crossing",
+      });
     } else this.drawMap(state, racer, map, minimum, theme);
   }
 
@@ -97,12 +125,17 @@ export class SurfaceFigure {
     this.cells.setAttribute("opacity", map ? 1 : 0.3);
     if (!map) {
       const words = racer ? "computing…" : "Add an optimizer.";
-      this.front.innerHTML = text(plot.left + plot.width / 2, plot.top + plot.height / 2, words, { fill: theme.ink, "font-size": 15, "text-anchor": "middle" });
+      this.front.innerHTML = text(plot.left + plot.width / 2, plot.top + plot.height / 2, words, {
+        fill: theme.ink,
+        "font-size": 15,
+        "text-anchor": "middle",
+      });
       return;
     }
-    const drawn = state.view === "starts"
-      ? drawBasins(this.layout, map, SURFACES[state.surface], minimum, theme)
-      : drawSweep(this.layout, map, sweepAxes(racer.name, state.steps), minimum, theme);
+    const drawn =
+      state.view === "starts"
+        ? drawBasins(this.layout, map, SURFACES[state.surface], minimum, theme)
+        : drawSweep(this.layout, map, sweepAxes(racer.name, state.steps), minimum, theme);
     this.cells.innerHTML = drawn.source;
     if (drawn.frame) this.ground.innerHTML = drawn.frame;
     this.front.innerHTML = drawLegend(drawn.legend, plot.left, height + 2, plot.width, theme);
@@ -117,7 +150,16 @@ export class SurfaceFigure {
   export(state) {
     const heat = state.view === "contour" ? { canvas: this.canvas, ...this.layout.plot } : null;
     const { left, top } = this.handle.style;
-    const ring = this.handle.hidden ? "" : tag("circle", { cx: parseFloat(left), cy: parseFloat(top), r: 8, fill: "none", stroke: readTheme().ink, "stroke-width": 2 });
+    const ring = this.handle.hidden
+      ? ""
+      : tag("circle", {
+          cx: parseFloat(left),
+          cy: parseFloat(top),
+          r: 8,
+          fill: "none",
+          stroke: readTheme().ink,
+          "stroke-width": 2,
+        });
     const source = [this.cells, this.ground, this.front].map((layer) => layer.outerHTML).join("") + ring;
     return { source, heat, width: this.layout.width, height: this.height };
   }
@@ -134,7 +176,13 @@ export class LossFigure {
   draw({ state, run, t, theme, styles, dimmed }) {
     const width = Math.floor(this.root.clientWidth);
     const height = Math.min(Math.max(width * 0.75, 280), 420);
-    this.layout = layOutLosses(run, state.steps, width, height, run.map(({ name }) => name));
+    this.layout = layOutLosses(
+      run,
+      state.steps,
+      width,
+      height,
+      run.map(({ name }) => name),
+    );
     resize(this, width, height);
     this.front.innerHTML = drawLosses(this.layout, run, t, state.steps, { styles, theme, dimmed });
   }

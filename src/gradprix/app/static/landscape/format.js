@@ -15,7 +15,10 @@ export function formatNumber(value, digits = 3) {
   const size = Math.abs(value);
   const short =
     size !== 0 && (size < 1e-3 || size >= 1e6)
-      ? value.toExponential(digits - 1).replace(/\.?0+e/, "e").replace("e+", "e")
+      ? value
+          .toExponential(digits - 1)
+          .replace(/\.?0+e/, "e")
+          .replace("e+", "e")
       : String(Number(value.toPrecision(digits)));
   return short.replaceAll("-", "−");
 }
@@ -27,7 +30,11 @@ export const formatExact = (value) => String(value).replace("e+", "e");
 export const formatCoordinate = (value) => String(Number(value.toFixed(4)) + 0).replace("-", "−");
 
 /** Return a number with thousands separators: `2,000`. */
-export const formatLimit = (value) => (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? value.toLocaleString("en-US") : formatExact(value)).replace("-", "−");
+export const formatLimit = (value) =>
+  (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6 ? value.toLocaleString("en-US") : formatExact(value)).replace(
+    "-",
+    "−",
+  );
 
 /** Escape a text for HTML and SVG. */
 export const escapeText = (text) =>

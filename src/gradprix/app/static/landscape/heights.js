@@ -26,7 +26,17 @@ export function sampleSurface(surface, parameters, columns = COLUMNS) {
   const unit = sorted[Math.floor(sorted.length / 4)] || sorted[sorted.length - 1] || 1;
   const height = (value) => Math.log1p(Math.max(value - minimum, 0) / unit);
   const loss = (height) => minimum + unit * Math.expm1(height);
-  return { surface, parameters, values, columns, rows, minimum, height, loss, highest: height(minimum + sorted[sorted.length - 1]) };
+  return {
+    surface,
+    parameters,
+    values,
+    columns,
+    rows,
+    minimum,
+    height,
+    loss,
+    highest: height(minimum + sorted[sorted.length - 1]),
+  };
 }
 
 /** Return the losses at which contour lines are drawn, from the lowest: equally spaced in height. */
@@ -45,7 +55,10 @@ export function contourSegments({ values, columns, rows }, level) {
     for (let j = 0; j + 1 < columns; j++) {
       const at = i * columns + j;
       const isAbove = values[at] >= level;
-      const isSame = values[at + 1] >= level === isAbove && values[at + columns] >= level === isAbove && values[at + columns + 1] >= level === isAbove;
+      const isSame =
+        values[at + 1] >= level === isAbove &&
+        values[at + columns] >= level === isAbove &&
+        values[at + columns + 1] >= level === isAbove;
       if (isSame) continue; // nearly all cells: nothing is allocated for them
       const corners = [values[at], values[at + 1], values[at + columns + 1], values[at + columns]];
       const above = corners.map((value) => value >= level);
@@ -54,9 +67,17 @@ export function contourSegments({ values, columns, rows }, level) {
         const next = (edge + 1) % 4;
         if (above[edge] === above[next]) continue;
         const part = (level - corners[edge]) / (corners[next] - corners[edge]);
-        crossings.push([[j + part, i], [j + 1, i + part], [j + 1 - part, i + 1], [j, i + 1 - part]][edge]);
+        crossings.push(
+          [
+            [j + part, i],
+            [j + 1, i + part],
+            [j + 1 - part, i + 1],
+            [j, i + 1 - part],
+          ][edge],
+        );
       }
-      if (crossings.length === 4 && corners.reduce((sum, value) => sum + value) / 4 >= level === above[0]) crossings.push(crossings.shift());
+      if (crossings.length === 4 && corners.reduce((sum, value) => sum + value) / 4 >= level === above[0])
+        crossings.push(crossings.shift());
       for (let k = 0; k + 1 < crossings.length; k += 2) segments.push([...crossings[k], ...crossings[k + 1]]);
     }
   }
@@ -71,7 +92,8 @@ export function colourBarTicks(sample, count = 6) {
   for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
     for (const digit of [1, 2, 5]) {
       const above = digit * 10 ** power;
-      const spaced = sample.height(sample.minimum + above) - sample.height(ticks[ticks.length - 1]) > sample.highest / (count + 2);
+      const spaced =
+        sample.height(sample.minimum + above) - sample.height(ticks[ticks.length - 1]) > sample.highest / (count + 2);
       if (above <= high && spaced) ticks.push(sample.minimum + above);
     }
   }

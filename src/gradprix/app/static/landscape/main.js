@@ -59,10 +59,8 @@ function open(query, isNew) {
 function change(changes, isFinal) {
   const before = settingKey(state);
   state = { ...state, ...changes };
-  if (settingKey(state) !== before) {
-    if (!("t" in changes)) state.t = state.t === null ? null : Math.min(state.t, state.steps);
-    player.stop();
-  }
+  if (settingKey(state) !== before) player.stop();
+  problems.replaceChildren(); // they are about the address that the page was opened with
   clearTimeout(change.timer);
   change.timer = setTimeout(() => writeAddress(false), isFinal ? 0 : 300);
   schedule();
@@ -87,7 +85,8 @@ function schedule() {
   });
 }
 
-const shownStep = () => preview ?? Math.min(state.t ?? state.steps, state.steps);
+/** Return the step that is shown: the one that is pointed at in the loss plot, or that of the playback. */
+const shownStep = () => Math.min(preview ?? state.t ?? state.steps, state.steps);
 
 function render() {
   const theme = readTheme();
@@ -114,7 +113,9 @@ function render() {
     link.search = writeState(state);
   });
   highlight();
-  root.dataset.ready = String(!pending.length && (map !== undefined || !racer || !["starts", "sweep"].includes(state.view)));
+  root.dataset.ready = String(
+    !pending.length && (map !== undefined || !racer || !["starts", "sweep"].includes(state.view)),
+  );
 }
 
 /** Return the data of the map that the view shows; undefined if it shows none, or while it is computed. */
@@ -140,20 +141,29 @@ function showWords(t) {
   const [title, note] = {
     contour: ["Paths on the surface", "Drag the ring, or click, to move the starting point. + marks a minimum."],
     relief: ["Paths on the surface", "Drag to turn. The height is the loss on a logarithmic scale."],
-    starts: [`Where ${name} ends, from each starting point`, "Each square is a starting point. Point at it to see where it ends."],
-    sweep: [`Loss of ${name}, by its hyperparameters`, "Drag the ring to change the hyperparameters; the curves follow. Point at a square to see its loss."],
+    starts: [
+      `Where ${name} ends, from each starting point`,
+      "Each square is a starting point. Point at it to see where it ends.",
+    ],
+    sweep: [
+      `Loss of ${name}, by its hyperparameters`,
+      "Drag the ring to change the hyperparameters; the curves follow. Point at a square to see its loss.",
+    ],
   }[state.view];
   find("surface-title").textContent = title;
   find("surface-note").textContent = note;
   find("rotate").hidden = state.view !== "relief";
-  find("loss-readout").textContent = `Step ${t}: ${run.map(({ name, losses }) => `${name} ${formatNumber(losses[t])}`).join(", ")}`;
+  find("loss-readout").textContent =
+    `Step ${t}: ${run.map(({ name, losses }) => `${name} ${formatNumber(losses[t])}`).join(", ")}`;
 }
 
 /** Fade all optimizers but the one that is pointed at, in figures, table and controls. */
 function highlight() {
   const isAny = hovered !== null && run.some(({ name }) => name === hovered);
   document.body.classList.toggle("highlighting", isAny);
-  document.querySelectorAll(".member").forEach((each) => each.classList.toggle("on", isAny && each.dataset.name === hovered));
+  document
+    .querySelectorAll(".member")
+    .forEach((each) => each.classList.toggle("on", isAny && each.dataset.name === hovered));
 }
 
 function setHovered(event) {
@@ -163,25 +173,38 @@ function setHovered(event) {
   highlight();
 }
 
+/** Save a figure or its numbers, or the page; `form` is "png", "svg", "csv" or "html". */
 async function save(what, form) {
-  const theme = readTheme();
-  const lines = [...describeSettings(state, rates), "gradprix"];
-  const racer = selectedRacer(state);
   const name = `gradprix-${what}-${state.surface}`;
-  const preset = menu.find(state);
-  const title = `${preset ? `${preset.title}: ` : ""}${what === "losses" ? "loss above the minimum" : find("surface-title").textContent.toLowerCase()}${what === "losses" || map === undefined ? `, step ${shownStep()}` : ""}`;
-  if (form === "csv") {
-    const { minimum } = surfaceFigure.sample(state);
-    const content = what === "surface" && map && state.view === "starts" ? makeBasinsCsv(racer.name, rates[racer.name], map, minimum) : makeCsv(run);
-    return download(content, `${name}.csv`, "text/csv");
-  }
-  if (form === "html") return download(await makeStandalone(writeState(state), pageSource, standalone), `gradprix-${state.surface}.html`, "text/html");
-  const svg = makeSvg(what === "losses" ? lossFigure.export() : surfaceFigure.export(state), title[0].toUpperCase() + title.slice(1), lines, theme);
-  return form === "svg" ? download(svg, `${name}.svg`, "image/svg+xml") : download(await makePng(svg), `${name}.png`, "image/png");
+  if (form === "html")
+    return download(await makeStandalone(writeState(state), pageSource, standalone), `${name}.html`, "text/html");
+  if (form === "csv") return download(makeData(what), `${name}.csv`, "text/csv");
+  const figure = what === "losses" ? lossFigure.export() : surfaceFigure.export(state);
+  const svg = makeSvg(figure, makeTitle(what), [...describeSettings(state, rates), "gradprix"], readTheme());
+  return form === "svg"
+    ? download(svg, `${name}.svg`, "image/svg+xml")
+    : download(await makePng(svg), `${name}.png`, "image/png");
 }
 
-document.querySelectorAll("[data-save]").forEach((button) =>
-  button.addEventListener("click", () => save(...button.dataset.save.split(" ")).catch((error) => report(`The file could not be made: ${error.message}.`))));
+function makeData(what) {
+  if (what !== "surface" || state.view !== "starts" || !map) return makeCsv(run);
+  const { name } = selectedRacer(state);
+  return makeBasinsCsv(name, rates[name], map, surfaceFigure.sample(state).minimum);
+}
+
+/** Return the title of an exported figure: that of the preset, that of the figure, and the step if it shows one. */
+function makeTitle(what) {
+  const preset = menu.find(state);
+  const words = what === "losses" ? "Loss above the minimum" : find("surface-title").textContent;
+  const step = what === "losses" || map === undefined ? `, step ${shownStep()}` : "";
+  return `${preset ? `${preset.title}: ${words[0].toLowerCase()}${words.slice(1)}` : words}${step}`;
+}
+
+for (const button of document.querySelectorAll("[data-save]")) {
+  button.addEventListener("click", () =>
+    save(...button.dataset.save.split(" ")).catch((error) => report(`The file could not be made: ${error.message}.`)),
+  );
+}
 document.addEventListener("pointerover", setHovered);
 document.addEventListener("focusin", setHovered);
 root.addEventListener("pointerleave", setHovered);
@@ -215,7 +238,8 @@ trackPointers({
   },
 });
 
-const clampToBox = (point, box) => point.map((value, i) => Number(Math.min(Math.max(value, box[i][0]), box[i][1]).toPrecision(4)));
+const clampToBox = (point, box) =>
+  point.map((value, i) => Number(Math.min(Math.max(value, box[i][0]), box[i][1]).toPrecision(4)));
 
 addEventListener("popstate", () => open(location.search.slice(1), false));
 addEventListener("hashchange", () => open(location.hash.slice(1), false));

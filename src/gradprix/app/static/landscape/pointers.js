@@ -42,7 +42,11 @@ export function trackPointers({ surfaceFigure, lossFigure, state, move, turn, se
       drag.isMoved = true;
       move(surfaceFigure.layout.invert(...at), false);
     }
-    readOut(["contour", "starts"].includes(state().view) && isInPlot(at) ? describePoint(surfaceFigure.layout.invert(...at), state()) : "");
+    readOut(
+      ["contour", "starts"].includes(state().view) && isInPlot(at)
+        ? describePoint(surfaceFigure.layout.invert(...at), state())
+        : "",
+    );
   });
   stage.addEventListener("pointerup", (event) => {
     const isTap = drag && !drag.isRelief && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 6;
@@ -59,9 +63,17 @@ export function trackPointers({ surfaceFigure, lossFigure, state, move, turn, se
     const { invert, box } = surfaceFigure.layout;
     const part = event.shiftKey ? 10 * KEY_STEP : KEY_STEP;
     const at = invert(parseFloat(handle.style.left), parseFloat(handle.style.top));
-    move(at.map((value, i) => value + direction[i] * part * (box[i][1] - box[i][0])), true);
+    move(
+      at.map((value, i) => value + direction[i] * part * (box[i][1] - box[i][0])),
+      true,
+    );
   });
-  for (const [id, by, tilt] of [["turn-left", -15, 0], ["turn-right", 15, 0], ["tilt-up", 0, 10], ["tilt-down", 0, -10]]) {
+  for (const [id, by, tilt] of [
+    ["turn-left", -15, 0],
+    ["turn-right", 15, 0],
+    ["tilt-up", 0, 10],
+    ["tilt-down", 0, -10],
+  ]) {
     document.getElementById(id).addEventListener("click", () => turn(by, tilt));
   }
 

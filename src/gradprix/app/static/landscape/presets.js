@@ -21,11 +21,19 @@ export function fillIn(text, run) {
  */
 export function buildPresets(root, presets, open) {
   const links = presets.map((preset) => {
-    const link = element("a", { class: "preset", href: `?${preset.query}`, onclick: (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-      event.preventDefault();
-      open(preset.query);
-    } }, preset.title);
+    const link = element(
+      "a",
+      {
+        class: "preset",
+        href: `?${preset.query}`,
+        onclick: (event) => {
+          if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+          event.preventDefault();
+          open(preset.query);
+        },
+      },
+      preset.title,
+    );
     return { preset, link, item: element("li", {}, link) };
   });
   const none = element("p", { class: "note", hidden: true }, "No example has these words.");
@@ -33,16 +41,31 @@ export function buildPresets(root, presets, open) {
     [true, "Works", "settings that suit their problem"],
     [false, "Fails", "what goes wrong, and why"],
   ].map(([works, title, words]) =>
-    element("section", {}, element("h2", {}, `${title} `, element("small", {}, words)), element("ul", {}, ...links.filter(({ preset }) => preset.works === works).map(({ item }) => item))));
-  const filter = element("input", { type: "search", placeholder: "Find an example: overshoots, saddle, noise…", "aria-label": "Find an example", oninput: () => {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const { preset, item } of links) item.hidden = !words.every((word) => `${preset.title} ${preset.text} ${preset.query}`.toLowerCase().includes(word));
-    for (const group of groups) group.hidden = !group.querySelector("li:not([hidden])");
-    none.hidden = !groups.every((group) => group.hidden);
-  }, onkeydown: (event) => {
-    const first = links.find(({ item }) => !item.hidden);
-    if (event.key === "Enter" && first) first.link.click();
-  } });
+    element(
+      "section",
+      {},
+      element("h2", {}, `${title} `, element("small", {}, words)),
+      element("ul", {}, ...links.filter(({ preset }) => preset.works === works).map(({ item }) => item)),
+    ),
+  );
+  const filter = element("input", {
+    type: "search",
+    placeholder: "Find an example: overshoots, saddle, noise…",
+    "aria-label": "Find an example",
+    oninput: () => {
+      const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const { preset, item } of links)
+        item.hidden = !words.every((word) =>
+          `${preset.title} ${preset.text} ${preset.query}`.toLowerCase().includes(word),
+        );
+      for (const group of groups) group.hidden = !group.querySelector("li:not([hidden])");
+      none.hidden = !groups.every((group) => group.hidden);
+    },
+    onkeydown: (event) => {
+      const first = links.find(({ item }) => !item.hidden);
+      if (event.key === "Enter" && first) first.link.click();
+    },
+  });
   root.replaceChildren(filter, ...groups, none);
   const keys = new Map(presets.map((preset) => [settingKey(readState(preset.query).state), preset]));
   return {

@@ -2,7 +2,7 @@
 
 import { colourBarTicks, sampleSurface } from "./heights.js";
 import { escapeText, formatNumber } from "./format.js";
-import { drawMarker, lineStyle, member } from "./surface_view.js";
+import { drawMarker, haloed, lineStyle, member } from "./optimizer_marks.js";
 import { spreadLabels, tag, text } from "./svg.js";
 
 const COLUMNS = 46;
@@ -21,7 +21,11 @@ function makeProjection({ turn, tilt }, width, height) {
   return (u, v, h) => {
     const [px, py, pz] = [2 * u - 1, 2 * v - 1, HEIGHT * (h - 0.45)];
     const [rx, ry] = [px * Math.cos(a) - py * Math.sin(a), px * Math.sin(a) + py * Math.cos(a)];
-    return [width / 2 + scale * rx, height / 2 - scale * (ry * Math.sin(b) + pz * Math.cos(b)), ry * Math.cos(b) - pz * Math.sin(b)];
+    return [
+      width / 2 + scale * rx,
+      height / 2 - scale * (ry * Math.sin(b) + pz * Math.cos(b)),
+      ry * Math.cos(b) - pz * Math.sin(b),
+    ];
   };
 }
 
@@ -41,14 +45,23 @@ export function drawRelief({ sample, camera, width, height, run, t, styles, them
   };
   const heads = [];
   for (const { name, points, losses } of run) {
-    const style = { ...lineStyle(name, styles), "stroke-width": 2, "stroke-linecap": "round", opacity: dimmed.has(name) ? "0.3" : null };
+    const style = {
+      ...lineStyle(name, styles),
+      "stroke-width": 2,
+      "stroke-linecap": "round",
+      opacity: dimmed.has(name) ? "0.3" : null,
+    };
     let before = null;
     for (let step = 0; step <= t; step++) {
       const point = place(points[step], losses[step]);
       if (point && before && step < t && Math.hypot(point[0] - before[0], point[1] - before[1]) < 2) continue;
       if (point && before) {
         const ends = { x1: before[0], y1: before[1], x2: point[0], y2: point[1] };
-        items.push({ depth: Math.min(before[2], point[2]) - NEARER, name, source: tag("line", { ...ends, ...style, "stroke-dasharray": null }) });
+        items.push({
+          depth: Math.min(before[2], point[2]) - NEARER,
+          name,
+          source: tag("line", { ...ends, ...style, "stroke-dasharray": null }),
+        });
       }
       before = point;
     }
@@ -58,8 +71,16 @@ export function drawRelief({ sample, camera, width, height, run, t, styles, them
   items.sort((a, b) => b.depth - a.depth);
   const drawn = items.map(({ name, source }) => (name ? member(name, source) : source));
   const labels = spreadLabels(heads, 14, 12, height - 8).map(({ name, x, y }, i) =>
-    member(name, `<title>${escapeText(name)}</title>${drawMarker(name, heads[i].x, heads[i].y, styles, theme)}` +
-      text(x + 10, y + 4, name, { fill: styles[name].colour, "font-weight": 600, stroke: theme.page, "stroke-width": 3, "paint-order": "stroke" })));
+    member(
+      name,
+      `<title>${escapeText(name)}</title>${drawMarker(name, heads[i].x, heads[i].y, styles, theme)}` +
+        text(x + 10, y + 4, name, {
+          fill: styles[name].colour,
+          "font-weight": 600,
+          ...haloed(theme),
+        }),
+    ),
+  );
   return drawn.join("") + drawAxes(sample, project, theme) + labels.join("");
 }
 
@@ -95,23 +116,46 @@ function drawAxes(sample, project, theme) {
   const out = 0.07;
   const yOut = front ? 1 + out : -out;
   const xOut = side ? 1 + out : -out;
-  const label = (place, content, size = 11) => text(place[0], place[1] + 8, content, { fill: size > 11 ? theme.ink : theme.soft, "font-size": size, "text-anchor": "middle" });
-  const edge = (a, b) => tag("path", { d: `M${a[0].toFixed(1)} ${a[1].toFixed(1)}L${b[0].toFixed(1)} ${b[1].toFixed(1)}`, stroke: theme.soft, fill: "none" });
+  const label = (place, content, size = 11) =>
+    text(place[0], place[1] + 8, content, {
+      fill: size > 11 ? theme.ink : theme.soft,
+      "font-size": size,
+      "text-anchor": "middle",
+    });
+  const edge = (a, b) =>
+    tag("path", {
+      d: `M${a[0].toFixed(1)} ${a[1].toFixed(1)}L${b[0].toFixed(1)} ${b[1].toFixed(1)}`,
+      stroke: theme.soft,
+      fill: "none",
+    });
   const parts = [
     edge(project(0, front, 0), project(1, front, 0)),
     edge(project(side, 0, 0), project(side, 1, 0)),
     label(project(0.5, yOut + (front ? out : -out), 0), "parameter x", 12),
     label(project(xOut + (side ? out : -out), 0.5, 0), "parameter y", 12),
-    ...[[0.02, x0], [0.98, x1]].map(([u, value]) => label(project(u, yOut, 0), formatNumber(value))),
-    ...[[0.02, y0], [0.98, y1]].map(([v, value]) => label(project(xOut, v, 0), formatNumber(value))),
+    ...[
+      [0.02, x0],
+      [0.98, x1],
+    ].map(([u, value]) => label(project(u, yOut, 0), formatNumber(value))),
+    ...[
+      [0.02, y0],
+      [0.98, y1],
+    ].map(([v, value]) => label(project(xOut, v, 0), formatNumber(value))),
   ];
   // The vertical axis stands at the corner of the base that is farthest to the left, where it hides nothing.
-  const corners = [[0, 0], [0, 1], [1, 0], [1, 1]];
+  const corners = [
+    [0, 0],
+    [0, 1],
+    [1, 0],
+    [1, 1],
+  ];
   const [u, v] = corners.reduce((best, each) => (project(...each, 0)[0] < project(...best, 0)[0] ? each : best));
   parts.push(edge(project(u, v, 0), project(u, v, 1)));
   for (const value of colourBarTicks(sample, 4)) {
     const [px, py] = project(u, v, sample.height(value) / sample.highest);
-    parts.push(text(px - 7, py + 4, formatNumber(value, 2), { fill: theme.soft, "font-size": 11, "text-anchor": "end" }));
+    parts.push(
+      text(px - 7, py + 4, formatNumber(value, 2), { fill: theme.soft, "font-size": 11, "text-anchor": "end" }),
+    );
   }
   const [tx, ty] = project(u, v, 1);
   parts.push(text(tx, ty - 10, "loss", { fill: theme.ink, "text-anchor": "middle" }));

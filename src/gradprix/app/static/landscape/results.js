@@ -34,7 +34,9 @@ export class Results {
       this.known.set(key, await inBackground(task, args));
     } catch (error) {
       this.known.set(key, null);
-      this.onError(`${args.name}: the ${{ tune: "learning rate", basins: "map of basins", sweep: "map of hyperparameters" }[task]} could not be computed (${error.message}).`);
+      this.onError(
+        `${args.name}: the ${{ tune: "learning rate", basins: "map of basins", sweep: "map of hyperparameters" }[task]} could not be computed (${error.message}).`,
+      );
     }
     if (this.known.size > 2000) this.known.delete(this.known.keys().next().value);
     this.current = null;

@@ -12,12 +12,20 @@ import { SURFACES } from "./surfaces.js";
  */
 export function computeRun(state, rates, minimum) {
   const surface = SURFACES[state.surface];
-  const racers = state.racers.map(({ name, own }) => ({ rule: RULES[name], h: hyperparameters(RULES[name], { ...own, lr: rates[name] }) }));
+  const racers = state.racers.map(({ name, own }) => ({
+    rule: RULES[name],
+    h: hyperparameters(RULES[name], { ...own, lr: rates[name] }),
+  }));
   const { points, losses } = descend(racers, { ...state, surface }, state.steps, state.start);
   return state.racers.map(({ name, own }, i) => {
     const path = Array.from(losses[i], (_, t) => [points[i][2 * t], points[i][2 * t + 1]]);
     const above = Array.from(losses[i], (loss) => (Number.isNaN(loss) ? Infinity : Math.max(loss - minimum, 0)));
-    return { name, points: path, losses: above, summary: summarize(surface, rates[name], own.lr !== undefined, path, above) };
+    return {
+      name,
+      points: path,
+      losses: above,
+      summary: summarize(surface, rates[name], own.lr !== undefined, path, above),
+    };
   });
 }
 

@@ -85,10 +85,12 @@ export function readState(query) {
   };
   const base = defaultState(choose("surface", SURFACES, DEFAULT_SURFACE));
   const described = SURFACES[base.surface].parameters;
-  for (const key of Object.keys(described)) base.parameters[key] = number(fields.get(key), described[key], base.parameters[key]);
+  for (const key of Object.keys(described))
+    base.parameters[key] = number(fields.get(key), described[key], base.parameters[key]);
   for (const key of ["noise", "seed", "steps"]) base[key] = number(fields.get(key), NUMBERS[key], base[key]);
   const start = (fields.get("start") ?? "").split(",");
-  if (fields.get("start")) base.start = startRanges(base.surface).map((range, i) => number(start[i] ?? "", range, base.start[i]));
+  if (fields.get("start"))
+    base.start = startRanges(base.surface).map((range, i) => number(start[i] ?? "", range, base.start[i]));
   if (fields.has("who")) base.racers = readRacers(fields.get("who"), number, problems);
   base.view = choose("view", VIEWS, base.view);
   base.of = choose("of", RULES, base.of);
@@ -121,7 +123,8 @@ function readRacers(text, number, problems) {
   return [...racers.values()];
 }
 
-const writeRacer = ({ name, own }) => [name, ...Object.entries(own).map(([key, value]) => `${key}=${formatExact(value)}`)].join(":");
+const writeRacer = ({ name, own }) =>
+  [name, ...Object.entries(own).map(([key, value]) => `${key}=${formatExact(value)}`)].join(":");
 
 /** Return the state as a query string without `?`, the inverse of `readState`. Default values are left out. */
 export function writeState(state) {
@@ -136,7 +139,10 @@ export function writeState(state) {
   ];
   return fields
     .filter(([, value, usual]) => value !== usual)
-    .map(([key, value]) => `${key}=${encodeURIComponent(typeof value === "number" ? formatExact(value) : value).replace(/%(2C|3A|3D)/g, decodeURIComponent)}`)
+    .map(
+      ([key, value]) =>
+        `${key}=${encodeURIComponent(typeof value === "number" ? formatExact(value) : value).replace(/%(2C|3A|3D)/g, decodeURIComponent)}`,
+    )
     .join("&");
 }
 

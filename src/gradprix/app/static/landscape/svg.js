@@ -14,7 +14,8 @@ export function tag(name, attributes = {}, content = "") {
 }
 
 /** Return a text, whose size is 12 pixels unless given. */
-export const text = (x, y, content, attributes = {}) => tag("text", { x, y, "font-size": 12, ...attributes }, escapeText(content));
+export const text = (x, y, content, attributes = {}) =>
+  tag("text", { x, y, "font-size": 12, ...attributes }, escapeText(content));
 
 /**
  * Return the `d` of a line through points `[x, y]`, as far as it is inside the plot if one is given.
@@ -43,12 +44,22 @@ export function linePath(points, plot = null) {
 function clipLine([x0, y0], [x1, y1], { left, top, width, height }) {
   const [dx, dy] = [x1 - x0, y1 - y0];
   let [from, to] = [0, 1];
-  for (const [step, distance] of [[-dx, x0 - left], [dx, left + width - x0], [-dy, y0 - top], [dy, top + height - y0]]) {
+  for (const [step, distance] of [
+    [-dx, x0 - left],
+    [dx, left + width - x0],
+    [-dy, y0 - top],
+    [dy, top + height - y0],
+  ]) {
     if (step === 0 && distance < 0) return null;
     if (step < 0) from = Math.max(from, distance / step);
     if (step > 0) to = Math.min(to, distance / step);
   }
-  return from < to ? [[x0 + from * dx, y0 + from * dy], [x0 + to * dx, y0 + to * dy]] : null;
+  return from < to
+    ? [
+        [x0 + from * dx, y0 + from * dy],
+        [x0 + to * dx, y0 + to * dy],
+      ]
+    : null;
 }
 
 /**
@@ -74,7 +85,8 @@ export function linearTicks(low, high, count = 6) {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((digit) => digit * power).find((each) => each >= raw * 0.99);
   const ticks = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) ticks.push(Number((k * step).toPrecision(12)));
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++)
+    ticks.push(Number((k * step).toPrecision(12)));
   return ticks;
 }
 

@@ -20,7 +20,8 @@ export function sweepAxes(name, steps) {
 }
 
 /** Return the centres of evenly spaced cells between two ends. */
-const centres = ([low, high], count) => Array.from({ length: count }, (_, k) => low + ((high - low) * (k + 0.5)) / count);
+const centres = ([low, high], count) =>
+  Array.from({ length: count }, (_, k) => low + ((high - low) * (k + 0.5)) / count);
 
 /** Return the value of a hyperparameter at a place on its axis; zero would remove a term from the rule. */
 export const decayAt = (place) => Math.min(Math.max(1 - 10 ** -place, 1e-6), 0.999999);
@@ -33,7 +34,9 @@ export function sweep(name, given, place, steps, start) {
   const losses = new Float64Array(COLUMNS * ROWS);
   let initial = 0;
   rates.forEach((rate, column) => {
-    const run = (own) => descend([{ rule, h: hyperparameters(rule, { ...given, ...own, lr: 10 ** rate }) }], place, steps, start).losses[0];
+    const run = (own) =>
+      descend([{ rule, h: hyperparameters(rule, { ...given, ...own, lr: 10 ** rate }) }], place, steps, start)
+        .losses[0];
     const only = key === null ? run({}) : null;
     places.forEach((value, row) => {
       const curve = only ?? run({ [key]: decayAt(value) });

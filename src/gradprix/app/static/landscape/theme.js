@@ -1,8 +1,16 @@
 /** Colours of the figures. They are read when a figure is drawn, so that an exported figure needs no style sheet. */
 
 const RAMPS = {
-  light: [[253, 252, 255], [226, 221, 237], [184, 175, 206]],
-  dark: [[17, 16, 22], [42, 38, 56], [76, 69, 101]],
+  light: [
+    [253, 252, 255],
+    [226, 221, 237],
+    [184, 175, 206],
+  ],
+  dark: [
+    [17, 16, 22],
+    [42, 38, 56],
+    [76, 69, 101],
+  ],
 };
 /* Lavender, because optimizers are blue, green, orange and pink. */
 /** Colours of the basins of several minima; others have no minimum. */

@@ -3,7 +3,7 @@
 import { element } from "../landscape/elements.js";
 import { formatNumber } from "../landscape/format.js";
 import { tag } from "../landscape/svg.js";
-import { drawMarker } from "../landscape/surface_view.js";
+import { drawMarker } from "../landscape/optimizer_marks.js";
 import { COLOURS } from "./quantities.js";
 import { drawArrow } from "./step_figure.js";
 

@@ -2,7 +2,8 @@
 
 import { formatNumber } from "../landscape/format.js";
 import { sampleSurface } from "../landscape/heights.js";
-import { drawGround, drawMarker, layOutPlot, lineStyle, paintHeat } from "../landscape/surface_view.js";
+import { drawMarker, lineStyle } from "../landscape/optimizer_marks.js";
+import { drawGround, layOutPlot, paintHeat } from "../landscape/surface_view.js";
 import { FONT, linePath, tag, text } from "../landscape/svg.js";
 import { COLOURS, isFar } from "./quantities.js";
 
