@@ -41,25 +41,26 @@ def made_by(file: Path = EVIDENCE) -> str:
 
 
 def by_problem(file: Path = EVIDENCE) -> str:
-    """Return a table with a row per problem: leaders, recommended optimizer, and regret of the others."""
+    """Return a table with a row per problem: leaders, the one with the best mean, and regret of the others."""
     rows = []
     for name, task in evidence(file)["tasks"].items():
-        others = sorted((e for e in task["means"] if e not in task["leads"]), key=lambda e: task["regrets"][e])
+        ranking = sorted(task["means"], key=task["regrets"].__getitem__)
+        leaders, others = ([e for e in ranking if (e in task["leads"]) == leads] for leads in (True, False))
         behind = [f"{e} ({task['regrets'][e]:.1f}{', too variable' * (e in task['vague'])})" for e in others]
-        take = task["take"]
+        best = leaders[0]
         rows.append(
             (
                 f"`{name}`",
-                format_list(task["leads"]),
-                f"**{take}**, {task['rates'][take]:g}",
-                f"{value(task['metric'], task['means'][take])} ({value(task['metric'], task['trivial'])})",
+                format_list(leaders),
+                f"{best}, {task['rates'][best]:g}",
+                f"{value(task['metric'], task['means'][best])} ({value(task['metric'], task['trivial'])})",
                 ", ".join(behind) or "none",
             )
         )
     head = (
         "problem",
         "leaders",
-        "recommended, learning rate",
+        "best mean, learning rate",
         "its mean (chance level)",
         "others (margins behind the best)",
     )
