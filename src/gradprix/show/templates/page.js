@@ -19,7 +19,10 @@ function highlight(entry) {
   }
 }
 
+let shown = null; // the element whose value the tip shows
+
 function showTip(element) {
+  shown = element;
   tip.textContent = element ? element.dataset.tip : "";
   tip.hidden = !element;
   if (!element) return;
@@ -37,7 +40,7 @@ function point(event) {
 
 document.addEventListener("pointerover", point);
 document.addEventListener("focusin", point);
-document.addEventListener("scroll", () => showTip(null), { passive: true, capture: true });
+document.addEventListener("scroll", () => showTip(shown), { passive: true, capture: true });
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-entry]");
   if (!button) return;
