@@ -1,0 +1,54 @@
+"""Pages beside the report of a race, in a real browser: a suite, an explained optimizer, and a diagnosed race."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from accessibility import serious_problems
+from app_browser import chromium, launched
+from gradprix.explain import resolve_optimizer
+from gradprix.race.diagnosis_record import MeasurementKind, Trait
+from gradprix.show import EVIDENCE, explanation, report
+from gradprix.show._suite import suite_page
+from test_diagnosis_section import CELLS, contrast, diagnosed
+from test_report_browser import LEAST_TEXT, TEXT_SIZES, opened
+
+PAGES: dict[str, Callable[[], str]] = {
+    "suite": lambda: suite_page(json.loads(EVIDENCE.read_text("utf-8"))),
+    "explanation": lambda: explanation.page(explanation.explained(resolve_optimizer("nadam"), {})),
+    "diagnosis": lambda: report(
+        diagnosed(
+            *dict.fromkeys(measurement for measurement, _ in CELLS.values()),
+            families=(contrast(Trait.MOMENTUM, MeasurementKind.STABILITY, 0.1),),
+        )
+    ),
+}
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as started:
+        yield started
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_phone_desk_and_paper(browser: Browser, tmp_path: Path, name: str) -> None:
+    file, problems = tmp_path / f"{name}.html", list[str]()
+    file.write_text(PAGES[name](), encoding="utf-8")
+    page = opened(browser, file, problems, 390, dark=True)
+
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") == width, "the page scrolls sideways"
+        assert min(page.evaluate(TEXT_SIZES)) >= LEAST_TEXT
+        assert serious_problems(page) == []
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 688, "height": 970})  # A4 without margins
+    assert page.evaluate("document.documentElement.scrollWidth") == 688, "the paper cuts something off"
+    assert problems == []
+    page.context.close()
