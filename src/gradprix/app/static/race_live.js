@@ -26,15 +26,18 @@ function swatch(entry) {
   return sample;
 }
 
+/* Columns without a value are hidden. */
 function showRanking(entries) {
+  part("ranking-table").classList.toggle("has-finals", entries.some(entry => entry.final_runs));
+  part("ranking-table").classList.toggle("has-diverged", entries.some(entry => entry.diverged));
   part("ranking").replaceChildren(...entries.map((entry, i) => {
     const row = document.createElement("tr"), name = cell(entry.name, "th");
     row.dataset.entry = entry.name;
     name.scope = "row";
     name.prepend(swatch(entry));
     row.append(cell(i + 1), name, cell(entry.best), cell(entry.rate), 
-      cell(`${entry.tuning_runs} of ${entry.trials}`, "td", "minor"), cell(entry.final),
-      cell(entry.final_runs || "", "td", "minor"), cell(entry.diverged || "", "td", "minor"));
+      cell(`${entry.tuning_runs} of ${entry.trials}`, "td", "minor"), cell(entry.final, "td", "of-finals"),
+      cell(entry.final_runs || "", "td", "minor of-finals"), cell(entry.diverged || "", "td", "minor of-diverged"));
     return row;
   }));
 }
@@ -54,7 +57,7 @@ const pick = ({colour, dash, marker}) => ({colour, dash, marker});
 function show(progress) {
   last = progress;
   const isRunning = progress.state === "running";
-  for (const [id, text] of [["counts", progress.counts], ["time-left", progress.time_left], ["leader", progress.leader], ["error", progress.error]]) {
+  for (const [id, text] of [["counts", progress.counts], ["time-left", progress.time_left && `, ${progress.time_left}`], ["leader", progress.leader], ["error", progress.error]]) {
     part(id).textContent = text;
   }
   const phase = {stopped: "Stopped. Finished training runs are saved.", failed: "The race has failed."}[progress.state] || progress.phase;
