@@ -76,7 +76,7 @@ def adadelta(h, t, x, g, v, u):
 
 # The paper has no ε: here it keeps the denominators of weights without gradients from zero.
 @rule(
-    "Choudhury et al. 2024, arXiv:2403.02648, Algorithm 1",
+    "Choudhury et al. 2024, arXiv:2403.02648",
     relation="Adagrad without the square root: if gradients are c times as large, its steps are 1/c times as large.",
     space={"lr": log(1e-3, 1), "delta": log(1e-3, 10)},
     tuned=("weight_decay", "delta"),

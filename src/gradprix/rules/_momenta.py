@@ -98,7 +98,7 @@ def pnm(h, t, x, g, p, n):
 
 
 @rule(
-    "Kidambi et al. 2018, arXiv:1803.05591, Algorithm 1",
+    "Kidambi et al. 2018, arXiv:1803.05591",
     relation="SGD if ξ = 0; otherwise each step also moves towards a second iterate with long steps.",
     space={"lr": log(1e-3, 1), "xi": log(1, 30)},
     tuned=("weight_decay", "xi"),

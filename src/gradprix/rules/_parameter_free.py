@@ -75,7 +75,7 @@ def dadapt_adam(h, t, x, g, m, v, s, r, d):
 
 
 @rule(
-    "Mishchenko & Defazio 2024, arXiv:2306.06101, Algorithm 4, with the estimate of its authors' code, in which the "
+    "Mishchenko & Defazio 2024, arXiv:2306.06101, with the estimate of its authors' code, in which the "
     "averages decay by √β₂",
     relation="Adam with the learning rate d η, where d estimates the distance to the solution; without bias correction "
     "by default.",

@@ -30,7 +30,7 @@ def average_by_beta1(h, t, x, z):
 
 
 @rule(
-    "Defazio et al. 2024, arXiv:2405.15682, Algorithm 2; warm-up and weights of the average as in its authors' code",
+    "Defazio et al. 2024, arXiv:2405.15682; warm-up and weights of the average as in its authors' code",
     relation="Plain SGD evaluated at the average of its iterates; gradients are taken between iterate and average.",
     space={"lr": log(1e-1, 1e2)},
     tuned=("weight_decay", "momentum"),

@@ -27,7 +27,7 @@ def clipped(h, t, x, g):
 
 
 @modifier(
-    "Yuan et al. 2024, arXiv:2411.10438, Algorithm 2, with the gradient of the previous step as in its authors' code",
+    "Yuan et al. 2024, arXiv:2411.10438, with the gradient of the previous step as in its authors' code",
     relation="Equal to {base} if γ = 0 and no gradient has a norm above 1.",
     prefix="mars",
     needs={"beta1": "the correction is scaled by the decay of the running mean of gradients"},

@@ -721,7 +721,7 @@ step: function (h, t, x, g, state) {
 "accsgd": {
 label: "accsgd",
 about: "Accelerated SGD: short steps are coupled with long steps of a second iterate, which is robust to noise.",
-source: "Kidambi et al. 2018, arXiv:1803.05591, Algorithm 1",
+source: "Kidambi et al. 2018, arXiv:1803.05591",
 defaults: {"lr": 0.01, "kappa": 1000.0, "xi": 10.0, "small_const": 0.7},
 hyperparameters: {"lr": {"label": "η", "default": 0.01, "low": 1e-05, "high": 100.0}},
 rates: [1e-05, 1.5e-05, 2.2e-05, 3.3e-05, 4.7e-05, 6.8e-05, 0.0001, 0.00015, 0.00022, 0.00033, 0.00047, 0.00068, 0.001, 0.0015, 0.0022, 0.0033, 0.0047, 0.0068, 0.01, 0.015, 0.022, 0.033, 0.047, 0.068, 0.1, 0.15, 0.22, 0.33, 0.47, 0.68, 1.0, 1.5, 2.2, 3.3, 4.7, 6.8, 10.0, 15.0, 22.0, 33.0, 47.0, 68.0, 100.0],
@@ -746,7 +746,7 @@ step: function (h, t, x, g, state) {
 "kate": {
 label: "kate",
 about: "Adagrad whose progress does not depend on the scale of the data.",
-source: "Choudhury et al. 2024, arXiv:2403.02648, Algorithm 1",
+source: "Choudhury et al. 2024, arXiv:2403.02648",
 defaults: {"lr": 0.01, "delta": 0.0, "eps": 1e-08},
 hyperparameters: {"lr": {"label": "η", "default": 0.01, "low": 1e-05, "high": 100.0}},
 rates: [1e-05, 1.5e-05, 2.2e-05, 3.3e-05, 4.7e-05, 6.8e-05, 0.0001, 0.00015, 0.00022, 0.00033, 0.00047, 0.00068, 0.001, 0.0015, 0.0022, 0.0033, 0.0047, 0.0068, 0.01, 0.015, 0.022, 0.033, 0.047, 0.068, 0.1, 0.15, 0.22, 0.33, 0.47, 0.68, 1.0, 1.5, 2.2, 3.3, 4.7, 6.8, 10.0, 15.0, 22.0, 33.0, 47.0, 68.0, 100.0],
@@ -1182,7 +1182,7 @@ step: function (h, t, x, g, state) {
 "prodigy": {
 label: "prodigy",
 about: "Adam with a learning rate that is estimated from inner products of gradients and distances.",
-source: "Mishchenko & Defazio 2024, arXiv:2306.06101, Algorithm 4, with the estimate of its authors' code, in which the averages decay by √β₂",
+source: "Mishchenko & Defazio 2024, arXiv:2306.06101, with the estimate of its authors' code, in which the averages decay by √β₂",
 defaults: {"lr": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-08, "weight_decay": 0.0, "d0": 1e-06, "d_coef": 1.0},
 hyperparameters: {"lr": {"label": "η", "default": 1.0, "low": 0.001, "high": 1000.0}, "beta1": {"label": "β₁", "default": 0.9, "low": 1e-06, "high": 0.999999}, "beta2": {"label": "β₂", "default": 0.999, "low": 1e-06, "high": 0.999999}},
 rates: [0.001, 0.0015, 0.0022, 0.0033, 0.0047, 0.0068, 0.01, 0.015, 0.022, 0.033, 0.047, 0.068, 0.1, 0.15, 0.22, 0.33, 0.47, 0.68, 1.0, 1.5, 2.2, 3.3, 4.7, 6.8, 10.0, 15.0, 22.0, 33.0, 47.0, 68.0, 100.0, 150.0, 220.0, 330.0, 470.0, 680.0, 1000.0],
