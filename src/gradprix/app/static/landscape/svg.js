@@ -40,8 +40,12 @@ export function linePath(points, plot = null) {
   return path;
 }
 
+/** Distance in pixels beyond which float64 cannot tell where a line between two points crosses the plot. */
+const FAR = 1e9;
+
 /** Return the part of a line that is inside a rectangle, as two points, or null (Liang & Barsky 1984). */
 function clipLine([x0, y0], [x1, y1], { left, top, width, height }) {
+  if (Math.hypot(x0, y0) > FAR || Math.hypot(x1, y1) > FAR) return null;
   const [dx, dy] = [x1 - x0, y1 - y0];
   let [from, to] = [0, 1];
   for (const [step, distance] of [
