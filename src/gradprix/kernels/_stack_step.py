@@ -144,7 +144,7 @@ class _Writer:
             case Call("axpy", (factor, other, last)) if last == own and name not in names(factor):
                 return f"{name}.add_({self.source(other)}, alpha={self.source(factor)})"
             case Call("*", (factor, last)) if last == own and self.kind(factor) == "number":
-                return f"{name}.mul_({self.source(factor)})"
+                return f"if (_factor := {self.source(factor)}) != 1: {name}.mul_(_factor)"  # as without weight decay
             case Call("+" | "-" as operator, (Call("*", (factor, first)), term)) if first == own:
                 if self.kind(factor) == "number" and name not in names(term) and self.kind(term) == "tensor":
                     return f"{name}.mul_({self.source(factor)}).{IN_PLACE[operator]}({self.source(term)})"
