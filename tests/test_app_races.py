@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from gradprix import cli
 
 pytest.importorskip("flask", reason="the app needs Flask: pip install 'gradprix[app]'")
 
@@ -19,6 +22,8 @@ from gradprix.app.race_request import RaceRequest, RequestError, read_request
 from gradprix.app.race_runs import RunReader, find_entry
 from gradprix.app.server import make
 from gradprix.race import make_plan
+from gradprix.race.journal import Journal
+from gradprix.race.live_files import LiveFiles
 from saved_races import NAMES, save_races
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -109,6 +114,43 @@ def test_a_trial_belongs_to_the_entry_with_its_settings():
         for share in (0.0, 1.0):
             point = {name: axis.from_unit(share) for name, axis in entry.space.items()}
             assert find_entry(plan.tuning_trial(entry, point, 0).identity, entries) == entry.name
+
+
+def test_a_race_of_another_process_is_watched_until_it_ends(tmp_path):
+    races = Races(tmp_path)
+    with Journal(tmp_path / "elsewhere") as journal, LiveFiles(tmp_path / "elsewhere") as live:
+        plan = make_plan("digits", NAMES, preset="small", trials=4, seeds=6)
+        journal.write("plan", plan.description)
+        journal.write("fitted", {"x": 1})  # something worth saving
+        live.update("tuning", 3.0, 45)
+        found = progress(races, "elsewhere", tmp_path / "elsewhere", RunReader(tmp_path / "elsewhere"))
+        assert (found["state"], found["phase"], found["total_runs"]) == ("running elsewhere", "Tuning", 45)
+        assert found["counts"] == "3 of up to 45 training runs"
+    found = progress(races, "elsewhere", tmp_path / "elsewhere", RunReader(tmp_path / "elsewhere"))
+    assert (found["state"], found["phase"], found["counts"]) == ("stopped", "", "")
+
+
+def test_saved_races_are_compared_by_the_command_and_the_app(runs, tmp_path):
+    folders, page = [str(runs / "digits-small"), str(runs / "shorter")], tmp_path / "page.html"
+    answer = CliRunner().invoke(cli.app, ["compare", *folders, "--out", str(page)])
+    assert answer.exit_code == 0, answer.output
+    assert "Epochs" in answer.output
+    assert "different numbers of examples" in answer.output
+    assert f"Page: {page}" in answer.output
+    assert "Settings that differ" in page.read_text()
+    client = make(Races(runs)).test_client()
+    for query, status, text in (
+        ("a=digits-small&b=shorter", 200, "Settings that differ"),
+        ("race=digits-small&race=shorter", 200, "Settings that differ"),
+        ("a=digits-small", 404, "at least two races, not 1"),
+        ("a=digits-small&b=stopped", 404, "is not finished"),
+        ("a=digits-small&b=../x", 404, "There is no race"),
+    ):
+        found = client.get(f"/races/compare?{query}", headers=HERE)
+        assert (found.status_code, text in found.text) == (status, True), query
+    refused = CliRunner().invoke(cli.app, ["compare", folders[0], str(runs / "stopped")])
+    assert refused.exit_code == 2
+    assert "is not finished" in refused.stderr
 
 
 def test_a_note_is_saved_beside_the_race_and_shown(runs):
