@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from typer.testing import CliRunner
 
 from accessibility import serious_problems
 from app_browser import faultless
+from gradprix import cli
 from gradprix.app.landscape_modules import MODULES
 from gradprix.app.presets import PRESETS, Preset
-from gradprix.app.static_page import write_static_page
 from gradprix.app.templating import FOLDER
 from preset_runs import run_preset
 
@@ -250,8 +251,10 @@ def test_exports_have_title_settings_and_numbers(tab: Page, app_url: str, tmp_pa
 def test_the_page_is_one_file_that_works_without_a_server(tab: Page, browser: Browser, app_url: str, tmp_path: Path):
     query = PRESETS[1].query
     show(tab, f"{app_url}?{query}")
-    path = write_static_page(tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    result = CliRunner().invoke(cli.app, ["app", "--static", str(tmp_path)])
+    path = tmp_path / "index.html"
+    assert result.output.split() == ["Landscape", "page:", str(path)]
+    assert list(tmp_path.iterdir()) == [path]
     with faultless(browser, path.as_uri()) as page:
         show(page, f"{path.as_uri()}#{query}")
         for name in ("gd", "momentum", "nesterov"):
