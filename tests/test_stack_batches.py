@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from gradprix import optim, rules
 from gradprix.kernels import compile_stack_step
@@ -100,6 +101,15 @@ def test_what_changes_between_steps_is_seen(change: str) -> None:
     matrices = [[x for x in params if x.dim() > 1] for _, params in (ours, eager)]
     for x, y in zip(*matrices, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_are_not_kept() -> None:
+    optimizer, params = stepped("CAME", torch.float32)
+    gradients = [StorageWeakRef(x.grad.untyped_storage()) for x in params if x.dim() > 1 and x.numel()]
+    optimizer.zero_grad()
+
+    assert len(gradients) > 20
+    assert all(gradient.expired() for gradient in gradients)
 
 
 def test_a_copy_does_not_share_memory_with_its_original() -> None:

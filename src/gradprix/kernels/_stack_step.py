@@ -51,7 +51,7 @@ def stack_total(a: Tensor) -> NDArray[np.float64]:
 
 def per_tensor(numbers: NDArray[np.float64], like: Tensor) -> Tensor:
     """Return a number of each tensor of a stack as a tensor `[n, 1, ...]` of the dtype and device of another."""
-    return torch.from_numpy(numbers).to(like.device, like.dtype).view(-1, *[1] * (like.dim() - 1))
+    return torch.from_numpy(numbers).to(like.dtype).to(like.device).view(-1, *[1] * (like.dim() - 1))
 
 
 def compile_stack_step(rule: Rule, values: Mapping[str, Any], present: Collection[str]) -> Callable[..., None] | None:

@@ -199,7 +199,9 @@ class StackBatch:
         self.taken = self.taken + 1 if self.steps else 1
         with np.errstate(all="ignore"):
             self.run(SimpleNamespace(**values[self.group]), self.taken, *self.inputs)
-        if is_stacked:
+        if not is_stacked:
+            self.inputs[1] = None  # gradients may be freed
+        else:
             for (_, column), rows in zip(self.updated, self.rows, strict=True):
                 torch._foreach_copy_(column, rows)
         if self.steps:
