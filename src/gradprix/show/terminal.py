@@ -50,7 +50,7 @@ def answer(result: Result) -> RenderableType:
     record = result.record
     where = f"  Report: {result.folder / REPORT}" if result.folder else ""
     last = f"{format_protocol(record)}, {format_duration(record.cost.seconds)}.{where}"
-    return Group(Text(result.text), Text(last), Text(), standings(record), *notes(record), *reasons(record))
+    return Group(Text(result.text), Text(last), Text(), standings(record), Text(), *notes(record), *reasons(record))
 
 
 def standings(record: RaceRecord) -> RenderableType:
