@@ -45,10 +45,13 @@ SENTENCES = {
         "Gradient noise limits it: below the stability limit, its steps undo {number} of the decrease that they begin "
         "with. A smaller learning rate or a larger batch would reach a lower loss."
     ),
-    "unstable": "Its learning rate exceeds the stability limit of the sharpest direction, which cannot converge.",
+    "unstable": (
+        "While its learning rate is high, it exceeds the stability limit of the sharpest direction: along it, the loss "
+        "does not converge until the schedule lowers the learning rate or the curvature falls."
+    ),
     "near_stability_limit": (
-        "Its learning rate is at {number} of the stability limit of the sharpest direction: there is little room for a "
-        "larger one."
+        "Its learning rate is close to the stability limit of the sharpest direction ({number}): there is little room "
+        "for a larger one."
     ),
     "batch_below_noise_scale": (
         "Its batch size is far below the noise scale: larger batches would need fewer steps, not fewer examples."
@@ -130,7 +133,7 @@ def format_finding(measurement: "Measurement", divergence_steps: Sequence[int | 
         return ""
     steps = [step for step in divergence_steps if step is not None]
     runs, group = len(divergence_steps), GROUP_NAMES.get(measurement.kind, "")
-    share = "" if measurement.number is None else f"{100 * measurement.number:.0f} %"
+    share = "" if measurement.number is None else f"{100 * measurement.number:.0f}\u00a0%"
     ratio = "" if measurement.comparison is None else format_ratio(measurement.comparison)
     return SENTENCES[measurement.finding].format(
         group=group, count=len(steps), runs=runs, first=min(steps, default=0), number=share, ratio=ratio
