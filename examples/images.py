@@ -1,4 +1,7 @@
-"""Images as a torch Dataset with random shifts as augmentation.  gradprix race examples/images.py"""
+"""Images as a torch Dataset with random shifts as augmentation.
+
+gradprix race examples/images.py
+"""
 
 import torch
 from sklearn.datasets import load_digits
@@ -9,12 +12,16 @@ import gradprix as gp
 
 
 class Digits(Dataset):
-    """Pairs of an image and its class; training images are shifted randomly, as by `torchvision.transforms`."""
+    """Pairs of an image and its class; training images are shifted randomly."""
 
     def __init__(self, train: bool) -> None:
         digits = load_digits()
         part = slice(0, 1_400) if train else slice(1_400, None)
-        self.images, self.targets, self.shift = digits.images[part] / 16, digits.target[part], train
+        self.images, self.targets, self.shift = (
+            digits.images[part] / 16,
+            digits.target[part],
+            train,
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -30,7 +37,12 @@ def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def model() -> nn.Module:
-    convolutions = (nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2))
+    convolutions = (
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(8 * 4 * 4, 10))
 
 
@@ -38,10 +50,16 @@ task = gp.Task(
     name="shifted-digits",
     model=model,
     loss=nn.functional.cross_entropy,
-    metric=gp.Metric("test accuracy", accuracy, higher_is_better=True, margin=0.005, percent=True),
+    metric=gp.Metric(
+        "test accuracy", accuracy, higher_is_better=True, margin=0.005, percent=True
+    ),
     baseline=0.1,
     data=lambda: gp.Data.from_dataset(Digits(train=True), Digits(train=False)),
     batch_size=32,
     epochs=10,
-    about="1,400 digits, randomly shifted, and 397 official test digits; a small CNN.",
+    about="1,400 randomly shifted digits, 397 official test digits; a small CNN.",
 )
+
+
+if __name__ == "__main__":
+    print(gp.race(task, "adamw,nadam,nesterov,lion", out="runs/shifted-digits"))

@@ -1,6 +1,8 @@
 """Optimizers that need more than parameters.  python examples/optimizers.py
 
-The entries can also be named on the command line: gradprix race digits --optimizers examples/optimizers.py:muon,adamw
+On the command line:
+
+    gradprix race digits --optimizers examples/optimizers.py:muon,adamw
 """
 
 import torch
@@ -9,11 +11,15 @@ from torch import nn
 import gradprix as gp
 
 
-def make_muon(model: nn.Module, lr: float, weight_decay: float = 0.01) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices, and AdamW with a tenth of the learning rate for all other parameters."""
+def make_muon(
+    model: nn.Module, lr: float, weight_decay: float = 0.01
+) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices, and AdamW for all other parameters."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     hidden = [layer.weight for layer in layers[:-1]]
-    others = [x for x in model.parameters() if all(x is not matrix for matrix in hidden)]
+    others = [
+        x for x in model.parameters() if all(x is not matrix for matrix in hidden)
+    ]
     return [
         torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay),
         torch.optim.AdamW(others, lr=0.1 * lr, weight_decay=weight_decay),
@@ -36,7 +42,7 @@ class LinearDecay(torch.optim.SGD):
 
 
 class PolyakStep(torch.optim.Optimizer):
-    """Gradient descent without a learning rate: the step size is the loss over the squared norm of its gradient.
+    """Gradient descent with the loss over the squared gradient norm as step size.
 
     It is at most 0.1. Polyak 1969, doi:10.1016/0041-5553(69)90035-4.
     """
@@ -56,10 +62,20 @@ class PolyakStep(torch.optim.Optimizer):
 
 muon = gp.Entry("muon", make_muon, space={"lr": gp.log(1e-3, 1)})
 decay = gp.Entry("linear decay", LinearDecay, schedule="constant")
-lbfgs = gp.Entry("lbfgs", torch.optim.LBFGS, {"max_iter": 4}, space={"lr": gp.log(1e-2, 1)})
+lbfgs = gp.Entry(
+    "lbfgs", torch.optim.LBFGS, {"max_iter": 4}, space={"lr": gp.log(1e-2, 1)}
+)
 polyak = gp.Entry("polyak", PolyakStep, space={})
-sam = gp.Entry("sam", torch.optim.SGD, {"momentum": 0.9}, space={"lr": gp.log(1e-3, 1)}, sam_rho=0.05)
+sam = gp.Entry(
+    "sam",
+    torch.optim.SGD,
+    {"momentum": 0.9},
+    space={"lr": gp.log(1e-3, 1)},
+    sam_rho=0.05,
+)
 
 if __name__ == "__main__":
-    print(gp.race("digits", [muon, decay, sam, "adamw"]))
-    print(gp.race("digits", [lbfgs, polyak, sam, "adamw"], trials=10, seeds=8))
+    task = gp.tasks.digits.change(epochs=8)
+    few = {"trials": 10, "seeds": 8}
+    print(gp.race(task, [muon, decay, sam, "adamw"], out="runs/muon", **few))
+    print(gp.race(task, [lbfgs, polyak, sam, "adamw"], out="runs/lbfgs", **few))

@@ -1,6 +1,9 @@
-"""Text classification with a GRU: the library that a sentence describes.  gradprix race examples/text.py
+"""Text classification with a GRU: the library that a sentence describes.
 
-The texts are the first sentences of the docstrings of torch and NumPy, which are available on every machine.
+gradprix race examples/text.py
+
+The texts are the first sentences of the docstrings of torch and NumPy, which are
+available on every machine.
 """
 
 import inspect
@@ -17,26 +20,39 @@ VOCABULARY, LENGTH = 2_000, 24
 
 
 def sentences(module: object) -> list[str]:
-    texts = {inspect.getdoc(getattr(module, name)) or "" for name in dir(module) if not name.startswith("_")}
-    matches = (re.search(r"^[A-Z][^\n]{20,}?\.$", text, re.MULTILINE) for text in sorted(texts))
+    texts = {
+        inspect.getdoc(getattr(module, name)) or ""
+        for name in dir(module)
+        if not name.startswith("_")
+    }
+    matches = (
+        re.search(r"^[A-Z][^\n]{20,}?\.$", text, re.MULTILINE)
+        for text in sorted(texts)
+    )
     return [match[0] for match in matches if match]
 
 
 def tokenize(sentence: str) -> list[int]:
     words = re.findall(r"[a-z]+", sentence.lower())[:LENGTH]
-    return [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in words] + [0] * (LENGTH - len(words))
+    numbers = [1 + zlib.crc32(word.encode()) % (VOCABULARY - 1) for word in words]
+    return numbers + [0] * (LENGTH - len(numbers))
 
 
 def data() -> gp.Data:
-    libraries = [sentences(torch) + sentences(nn), sentences(np) + sentences(np.linalg) + sentences(np.fft)]
+    libraries = [
+        sentences(torch) + sentences(nn),
+        sentences(np) + sentences(np.linalg) + sentences(np.fft),
+    ]
     inputs = [tokenize(sentence) for library in libraries for sentence in library]
-    return gp.Data(inputs, [i for i, library in enumerate(libraries) for _ in library], stratify=True)
+    targets = [i for i, library in enumerate(libraries) for _ in library]
+    return gp.Data(inputs, targets, stratify=True)
 
 
 class Classifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embedding, self.gru = nn.Embedding(VOCABULARY, 16, padding_idx=0), nn.GRU(16, 16, batch_first=True)
+        self.embedding = nn.Embedding(VOCABULARY, 16, padding_idx=0)
+        self.gru = nn.GRU(16, 16, batch_first=True)
         self.out = nn.Linear(16, 2)
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
@@ -51,10 +67,16 @@ task = gp.Task(
     name="docstrings",
     model=Classifier,
     loss=nn.functional.cross_entropy,
-    metric=gp.Metric("accuracy", accuracy, higher_is_better=True, margin=0.01, percent=True),
+    metric=gp.Metric(
+        "accuracy", accuracy, higher_is_better=True, margin=0.01, percent=True
+    ),
     baseline=0.5,
     data=data,
     batch_size=16,
     epochs=8,
     about="Sentences of two libraries' documentation, a GRU.",
 )
+
+
+if __name__ == "__main__":
+    print(gp.race(task, "adamw,nadam,adagrad,nesterov", out="runs/docstrings"))

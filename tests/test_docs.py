@@ -16,19 +16,25 @@ import pytest
 import gradprix
 from gradprix import optim, race, rules
 from gradprix.rules import log, rule, sqrt
+from gradprix.show.palette import colour
 from gradprix.stats import permutation_test
 from gradprix.tuning import learning_rate_grid, tuner
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-pytest.importorskip("sphinx", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
+REASON = "the documentation needs Sphinx, nbclient and jupytext: pip install -e '.[docs]'"
+pytest.importorskip("sphinx", reason=REASON)
+nbclient, jupytext = pytest.importorskip("nbclient", reason=REASON), pytest.importorskip("jupytext", reason=REASON)
 sys.path.insert(0, str(DOCS / "_ext"))
+import command_docs  # noqa: E402
 import compatibility_docs  # noqa: E402
 import gradprix_docs as made  # noqa: E402, the pages' own extension is no installed module
 import modifier_docs  # noqa: E402
+import path_docs  # noqa: E402
 
 
 @rule("nowhere", relation="none.", space={"lr": log(1e-3, 1)}, lr=0.25, zeta=3.0, state={"q": "a_buffer"})
@@ -228,7 +234,13 @@ def test_prompts_print_what_the_page_says(page: Path) -> None:
     assert not said, "".join(said)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=named)
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.md"))
+UNSAVED = {"cluster", "gpt2", "reinforcement"}
+"""Examples of the gallery whose results have not been saved yet."""
+SCRIPTS = [page for page in PAGES if "```python" in page.read_text() and page not in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("page", SCRIPTS, ids=named)
 def test_scripts_run_and_print_what_the_page_says(page: Path, tmp_path: Path) -> None:
     blocks = FENCE.findall(page.read_text())
     file = tmp_path / "page.py"
@@ -245,6 +257,67 @@ def test_the_rule_of_the_readme_is_the_source_of_that_rule() -> None:
     (name,) = re.findall(r"^def (\w+)", block, re.MULTILINE)
 
     assert block == inspect.getsource(getattr(rules, name).function)
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=named)
+def test_a_notebook_runs_from_top_to_bottom(page: Path) -> None:
+    notebook = jupytext.read(page)
+    with warnings.catch_warnings(action="ignore"):  # of the kernel's connection
+        nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    drawn = {i for i, cell in enumerate(cells, 1) if any("image/png" in each.get("data", {}) for each in cell.outputs)}
+    assert drawn == {int(file.stem) for file in page.with_suffix("").glob("*.svg")}
+
+
+def test_every_notebook_has_exercises_with_answers() -> None:
+    for page in NOTEBOOKS:
+        text = page.read_text()
+        assert text.count("**Exercise ") == text.count("<summary>Answer</summary>") >= 4
+
+
+def test_every_page_is_in_one_class() -> None:
+    text = (DOCS / "index.md").read_text()
+    listed = [name for body in TOCTREE.findall(text) for name in body.split("\n\n")[1].split()]
+    below = {page for page in PAGES if page.parent.name in ("optimizers", "gallery")}
+    assert len(listed) == len(set(listed))
+    starts = {DOCS / "optimizers" / "index.md", DOCS / "gallery" / "index.md"}
+    assert {DOCS / f"{name}.md" for name in listed} == {*PAGES} - {DOCS / "index.md"} - below | starts
+
+
+def test_every_page_of_the_gallery_shows_a_script_and_its_output() -> None:
+    sys.path.insert(0, str(DOCS))
+    try:
+        import gallery
+    finally:
+        sys.path.remove(str(DOCS))
+    pages = {page.stem: page.read_text() for page in (DOCS / "gallery").glob("*.md") if page.stem != "index"}
+    assert pages.keys() == gallery.EXAMPLES.keys()
+    assert len(pages) >= 10
+    for name, text in pages.items():
+        assert f"{{literalinclude}} ../../{gallery.EXAMPLES[name]}" in text
+    for name in pages.keys() - UNSAVED:
+        text = pages[name]
+        assert f"{{literalinclude}} {name}.txt" in text
+        figures = re.findall(r"^!\[(.+)\]\((\S+\.svg)\)$", text, re.MULTILINE)
+        assert figures
+        assert all((DOCS / "gallery" / file).exists() for _, file in figures)
+
+
+def test_the_page_of_the_command_line_has_every_option() -> None:
+    text = command_docs.commands()
+    for name in ("gradprix race", "gradprix tune", "gradprix data fetch"):
+        assert f"## {name}\n" in text
+    assert "| `--minutes" in text
+
+
+def test_a_figure_of_a_path_says_what_it_shows() -> None:
+    text = path_docs.path(rules.lion)
+    assert 'aria-label="Lion (lr=' in text
+    assert "60 steps in a ravine of condition number 30" in text
+    assert colour("lion") in text
+    assert "of matrices" in path_docs.path(rules.soap)
 
 
 def test_the_code_of_the_readme_runs(tmp_path: Path) -> None:
@@ -271,8 +344,12 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(
     assert code == 0, capsys.readouterr().err
     pages = list((tmp_path / "site").rglob("*.html"))
     assert len(pages) > len(rules.ALL)
+    assert (tmp_path / "site" / ".nojekyll").exists()
+    assert (tmp_path / "site" / "landscape" / "index.html").exists()
     for page in pages:
         text = page.read_text()
+        links = set(re.findall(r"<(?:a|img|link|script)\b[^>]*(?:href|src)=\"([^\"#?:]+)[\"#?]", text))
+        assert not [link for link in links if not (page.parent / link).exists()], page
         assert not re.findall(r"<(?:script|img|iframe)[^>]*src=[\"'](?:https?:)?//[^>]*>", text)
         assert not re.findall(
             r"<link[^>]*rel=[\"'](?:stylesheet|preload|preconnect)[^>]*href=[\"'](?:https?:)?//", text

@@ -1,5 +1,6 @@
 """The examples run, and so do those that `gradprix new` writes."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 FEW: dict[str, Any] = {"optimizers": "adam,minibatch", "trials": 1, "seeds": 6}
 
 
+DRAWN = {"gan", "landscape", "own_rule", "pinn", "reinforcement", "tune_one"}
+"""Scripts that save a figure with their own name."""
+QUICK = ("landscape", "own_rule")
+SCRIPTS = [*DRAWN, "cluster", "images", "optimizers", "table", "text"]
 LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("table", "text")]
 
 
@@ -22,6 +27,31 @@ def test_a_task_races(name: str) -> None:
     result = gp.race(str(EXAMPLES / f"{name}.py"), epochs=1, **FEW)
     assert result.record.plan.mode.stacked, result.record.plan.mode
     assert result.best.name in ("adam", "minibatch")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in sorted(SCRIPTS)]
+)
+def test_a_script_prints_and_draws(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name == "cluster":
+        pytest.importorskip("ray")
+    race, tune = gp.race, gp.tune
+    few = {"trials": 1, "seeds": 6}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    monkeypatch.setattr(gp, "race", lambda *args, **given: race(*args, **given | few))
+    monkeypatch.setattr(gp, "tune", lambda *args, **given: tune(*args, **given | {"trials": 6, "seeds": 2}))
+
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+    assert capsys.readouterr().out
+    assert {file.stem for file in tmp_path.glob("*.svg")} == DRAWN & {name}
+
+
+def test_every_script_is_tested() -> None:
+    assert {file.stem for file in EXAMPLES.glob("*.py")} - {"train"} == set(SCRIPTS), "train.py is the tutorial's"
 
 
 @pytest.mark.parametrize("names", [("muon", "decay", "sam"), ("lbfgs", "polyak", "sam")])

@@ -26,6 +26,7 @@ import command_docs
 import compatibility_docs
 import modifier_docs
 import numpy as np
+import path_docs
 import suite_docs
 import torch
 from docutils import nodes
@@ -462,6 +463,7 @@ def paper_table() -> str:
 
 BLOCKS: dict[str, Callable[[Rule], str]] = {
     "head": head,
+    "path": path_docs.path,
     "formula": formula,
     "defaults": defaults,
     "state": state,
