@@ -21,7 +21,7 @@ from gradprix.app.race_progress import progress
 from gradprix.app.race_request import RaceRequest, RequestError, read_request
 from gradprix.app.race_runs import RunReader, find_entry
 from gradprix.app.server import make
-from gradprix.race import make_plan
+from gradprix.race import RaceConfig, make_plan, make_tune_plan
 from gradprix.race.journal import Journal
 from gradprix.race.live_files import LiveFiles
 from saved_races import NAMES, save_races
@@ -151,6 +151,25 @@ def test_saved_races_are_compared_by_the_command_and_the_app(runs, tmp_path):
     refused = CliRunner().invoke(cli.app, ["compare", folders[0], str(runs / "stopped")])
     assert refused.exit_code == 2
     assert "is not finished" in refused.stderr
+
+
+def test_a_race_that_was_stopped_before_it_began_leaves_its_name_and_tuning_is_no_race(tmp_path, monkeypatch):
+    monkeypatch.setattr(Races, "_command", sleeper)
+    races = Races(tmp_path)
+    try:
+        for _ in range(2):
+            assert races.start(RaceRequest()) == "digits-small"
+            (tmp_path / "digits-small" / "live").mkdir()
+            races.stop("digits-small")
+            assert not (tmp_path / "digits-small" / "live").exists()
+            assert [row.state for row in rows(races)] == ["stopped"]
+    finally:
+        races.close()
+    with Journal(tmp_path / "tuned") as journal:
+        journal.write("plan", make_tune_plan(RaceConfig("digits", "adam", preset="small")).description)
+        journal.write("fitted", {"x": 1})  # something worth saving
+    assert races.names() == ["tuned"]
+    assert rows(Races(tmp_path)) == []
 
 
 def test_a_note_is_saved_beside_the_race_and_shown(runs):

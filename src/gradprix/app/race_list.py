@@ -56,9 +56,10 @@ class RaceRow:
 
 
 def rows(races: Races) -> list[RaceRow]:
-    """Return a row for each saved or started race, most recent first."""
+    """Return a row for each saved or started race, most recent first. Runs of `gradprix tune` are left out."""
     names = [*(name for name in races.started if name not in races.names()), *races.names()]
-    return [race_row(races, name, races.home / name) for name in names]
+    each = (race_row(races, name, races.home / name) for name in names)
+    return [row for row in each if row.is_race]
 
 
 def race_row(races: Races, name: str, folder: Path) -> RaceRow:

@@ -4,6 +4,7 @@ This module imports nothing that is slow to import, because the app starts with 
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 REQUEST, NOTE = "request.json", "note.txt"
 """Files of a race that the app writes: the request, with which the race can be resumed, and the user's note."""
+DATABASE, LIVE = "race.db", "live"
+"""Journal of a race, and folder with its progress; see `gradprix.race.journal` and `gradprix.race.live_files`."""
 STOP_PATIENCE = 1.0
 """Seconds after which a race that was asked to stop is killed. Finished training runs are saved in either case."""
 MAX_NOTE = 10_000
@@ -94,7 +97,7 @@ class Races:
 
         Races of suites are in subfolders.
         """
-        journals = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/race.db")]
+        journals = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/{DATABASE}")]
         journals.sort(key=lambda path: -path.stat().st_mtime)
         return [path.parent.relative_to(self.home).as_posix() for path in journals]
 
@@ -126,7 +129,7 @@ class Races:
         with self.lock:  # requests are served by several threads
             self._check_idle()
             taken = (request.base_name, *(f"{request.base_name}-{n}" for n in range(2, 10_000)))
-            name = next(name for name in taken if not (self.home / name).exists())
+            name = next(name for name in taken if self._is_free(self.home / name))
             self._run(name, request)
         return name
 
@@ -139,6 +142,10 @@ class Races:
         with self.lock:
             self._check_idle()
             self._run(name, request)
+
+    def _is_free(self, folder: Path) -> bool:
+        """Return True if a folder holds nothing, or the request of a race that was stopped before it began."""
+        return not folder.exists() or {path.name for path in folder.iterdir()} <= {REQUEST}
 
     def _check_idle(self) -> None:
         if any(process.is_running for process in self.started.values()):
@@ -180,6 +187,7 @@ class Races:
         """
         if process := self.process(name):
             process.stop()
+            shutil.rmtree(self.home / name / LIVE, ignore_errors=True)  # a race that is killed leaves it
 
     def close(self) -> None:
         """Stop all running races."""

@@ -50,7 +50,7 @@ def race_url(name: str, *rest: str) -> str:
 
 def _comparable() -> list[str]:
     """Return the names of the finished races."""
-    return [row.name for row in rows(_races()) if row.state == "finished" and row.is_race]
+    return [row.name for row in rows(_races()) if row.state == "finished"]
 
 
 def page() -> Any:

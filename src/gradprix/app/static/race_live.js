@@ -83,8 +83,8 @@ function show(progress) {
 async function poll() {
   try {
     const progress = await (await fetch(`${url}/progress`)).json();
-    if (progress.state === "finished" && wasRunning) {
-      location.reload(); // shows the report
+    if (progress.state === "finished") {
+      if (wasRunning) location.reload(); // shows the report
       return;
     }
     show(progress);
