@@ -1,6 +1,7 @@
 """Pages of races: form, processes, list, progress and notes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from gradprix.app.race_request import RaceRequest, RequestError, read_request
 from gradprix.app.race_runs import RunReader, find_entry
 from gradprix.app.server import make
 from gradprix.race import RaceConfig, make_plan, make_tune_plan
-from gradprix.race.journal import Journal
+from gradprix.race.journal import DATABASE, Journal
 from gradprix.race.live_files import LiveFiles
 from saved_races import NAMES, save_races
 
@@ -170,6 +171,27 @@ def test_a_race_that_was_stopped_before_it_began_leaves_its_name_and_tuning_is_n
         journal.write("fitted", {"x": 1})  # something worth saving
     assert races.names() == ["tuned"]
     assert rows(Races(tmp_path)) == []
+
+
+def test_selected_races_are_compared_from_the_older_to_the_newer(runs):
+    os.utime(runs / "shorter" / DATABASE, (1, 1))
+    client = make(Races(runs)).test_client()
+    for query, title in (
+        ("race=digits-small&race=shorter", "shorter and digits-small"),
+        ("a=digits-small&b=shorter", "digits-small and shorter"),
+    ):
+        assert f"<h1>{title}</h1>" in client.get(f"/races/compare?{query}", headers=HERE).text
+
+
+def test_each_figure_of_a_report_can_be_saved(runs):
+    client = make(Races(runs)).test_client()
+    paths = re.findall(r'href="([^"]+/figures/[^"]+)"', client.get("/races/shorter", headers=HERE).text)
+    assert {"/races/shorter/figures/ranking.png", "/races/shorter/figures/curves.svg"} <= set(paths)
+    answer = client.get("/races/shorter/figures/ranking.png", headers=HERE)
+    assert answer.data.startswith(b"\x89PNG")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=shorter-ranking.png"
+    for name in ("shorter/figures/ranking.gif", "shorter/figures/nothing.png", "stopped/figures/ranking.png"):
+        assert client.get(f"/races/{name}", headers=HERE).status_code == 404
 
 
 def test_a_note_is_saved_beside_the_race_and_shown(runs):

@@ -95,7 +95,7 @@ def test_errors_in_the_form_are_said_in_words(page: Page, url: str) -> None:
     expect(page.locator("[data-error=trials]")).to_have_text(re.compile("'many' is not a whole number from 2 to 300"))
     expect(start).to_be_disabled()
     page.get_by_label("Tuning trials").fill("4")
-    expect(page.locator("#estimate")).to_contain_text("training runs: for each of 10 optimizers 4 to tune it")
+    expect(page.locator("#estimate")).to_contain_text("For each of 10 optimizers: 4 to tune it")
     expect(start).to_be_enabled()
     page.get_by_role("button", name="None").click()
     expect(page.locator("[data-error=names]")).to_contain_text("at least two optimizers")

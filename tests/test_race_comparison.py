@@ -51,6 +51,14 @@ def test_a_rank_reversal_needs_the_intervals_of_both_races(second, count):
     assert ranks["adam"] == (0 if second is SAME else -1)
 
 
+def test_ranks_change_only_against_optimizers_of_both_races():
+    more = make_record({"lion": around(0.99), "adam": around(0.95), "gd": around(0.94), "sgd": around(0.9)}, task="a")
+    changes = {row.name: row.rank_change for row in comparison_rows(compare([FIRST, more]))}
+    assert changes == {"lion": 2, "adam": -1, "gd": -1, "sgd": None}
+    fewer = make_record({"gd": around(0.94), "lion": around(0.9)}, task="a")
+    assert {row.rank_change for row in comparison_rows(compare([FIRST, fewer]))} == {0, None}
+
+
 def test_scores_on_other_tasks_or_metrics_are_not_compared():
     metric = replace(FIRST.plan.metric, name="test loss", percent=False)
     other_metric = replace(SAME, plan=replace(SAME.plan, metric=metric))

@@ -43,7 +43,7 @@ from gradprix.training.trial import FailureKind
 from parsed_page import HOSTILE, ParsedPage
 from records import make_record, replace_entry
 
-SECTIONS = ("ranking", "pairs", "sensitivity", "curves", "less", "settings", "protocol", "again")
+SECTIONS = ("ranking", "pairs", "sensitivity", "curves", "budget", "settings", "protocol", "again")
 MOST_BYTES, MOST_CELL_BYTES = 1_000_000, 150_000
 """Maximum size of a report, and of a notebook cell."""
 GOOD = [0.97, 0.96, 0.98, 0.97, 0.95, 0.96, 0.97, 0.98]
@@ -492,6 +492,7 @@ def test_each_figure_is_exported_with_its_title_and_settings(result, tmp_path, f
         shown = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", files[0].read_text("utf-8")))
         assert _race_figures.ranking(result.record).title in shown
         assert "2 trials + 8 held-out seeds each" in shown
+        assert "a bar for their mean" in shown, "an image has no page that explains it"
     with pytest.raises(ValueError, match="must be one of csv, parquet, latex, png"):
         result.export("gif", tmp_path)
 

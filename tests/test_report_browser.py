@@ -90,7 +90,7 @@ def test_pointing_at_an_entry_highlights_it_everywhere_and_shows_its_values(
     assert page.locator("#tip").text_content().startswith("near")
     highlighted = page.evaluate("[...new Set([...document.querySelectorAll('.on')].map((e) => e.dataset.entry))]")
     assert highlighted == ["near"]
-    sections = ("ranking", "sensitivity", "curves", "less")
+    sections = ("ranking", "sensitivity", "curves", "budget")
     assert all(page.locator(f"#{name} .on").count() for name in sections), "in all figures"
     page.locator("h1").hover()
     assert page.locator(".on").count() == page.locator("#tip:not([hidden])").count() == 0

@@ -84,7 +84,8 @@ class Estimator:
 
 
 def _format_plan(plan: Plan, seconds: float | None, is_measuring: bool) -> str:
-    return format_effort(plan.runs, len(plan.entries), plan.trials, plan.seeds, seconds, is_measuring)
+    quarter = max(plan.quarter_runs.values(), default=0)
+    return format_effort(plan.runs, len(plan.entries), plan.trials, plan.seeds, quarter, seconds, is_measuring)
 
 
 def _path(key: tuple[str, str]) -> Path | None:

@@ -2,6 +2,7 @@
 
 import atexit
 from contextlib import suppress
+from io import BytesIO
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from gradprix.race import ENTRIES, REPORT, JournalError, load
 from gradprix.race.entry_registry import BRACKETS
 from gradprix.race.race_comparison import compare as compare_races
 from gradprix.race.record_json import RecordError
+from gradprix.race.result import PICTURES
 from gradprix.show.palette import FAMILIES, styles
 from gradprix.show.race_comparison import comparison_page
 from gradprix.tasks.registry import PRESETS
@@ -124,15 +126,23 @@ def race(name: str) -> Any:
     }
     if row.state == "finished":
         with suppress(JournalError, RecordError):
-            layout = layout_variables("report_layout.html.jinja", "races", **variables)
-            return show.report(load(folder).record, str(folder), **layout)
+            record = load(folder).record
+            variables["file_figures"] = {figure.name: figure.title for figure in show.figures(record).values()}
+            layout = layout_variables("report_layout.html.jinja", "races", formats=PICTURES, **variables)
+            return show.report(record, str(folder), **layout)
     return render("race_live.html.jinja", page="races", **variables)
 
 
 def compare() -> Any:
-    """Return the page that compares two finished races or more, given by the parameters `race` or `a` and `b`."""
+    """Return the page that compares finished races.
+
+    The parameters `a` and `b` put the races in this order. Those of the parameter `race` are ordered by date, so that
+    changes are from the older race to the newer one.
+    """
     args = flask.request.args
-    names = [*args.getlist("race"), *args.getlist("a"), *args.getlist("b")]
+    dates = {row.name: row.changed for row in rows(_races())}
+    chosen = sorted(args.getlist("race"), key=lambda name: dates.get(name, 0))
+    names = [*chosen, *args.getlist("a"), *args.getlist("b")]
     try:
         folders = [_races().folder(name) for name in names]
         if None in folders:
@@ -196,3 +206,19 @@ def report(name: str) -> Any:
     # The report is one file with its own script and style, and forbids everything else by itself.
     response.headers["Content-Security-Policy"] = "default-src 'self' data: blob: 'unsafe-inline'"
     return response
+
+
+def figure(name: str, figure: str, form: str) -> Any:
+    """Return a figure of a finished race as a file to save, with its title and the settings of the race."""
+    folder = _races().folder(name)
+    if folder is None or form not in PICTURES or race_state(_races(), name, folder) != "finished":
+        flask.abort(404)
+    try:
+        record = load(folder).record
+    except (JournalError, RecordError):
+        flask.abort(404)
+    figures = show.figures(record)
+    if figure not in figures:
+        flask.abort(404)
+    file = f"{name.replace('/', '-')}-{figure}.{form}"
+    return flask.send_file(BytesIO(show.render(record, figures[figure], form)), download_name=file, as_attachment=True)

@@ -36,6 +36,7 @@ ROUTES = {
     "/races/<path:name>": "race_views:race",
     "/races/<path:name>/progress": "race_views:progress",
     "/races/<path:name>/report.html": "race_views:report",
+    "/races/<path:name>/figures/<figure>.<form>": "race_views:figure",
     "POST /races/<path:name>/stop": "race_views:stop",
     "POST /races/<path:name>/resume": "race_views:resume",
     "POST /races/<path:name>/note": "race_views:write_note",

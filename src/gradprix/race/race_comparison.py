@@ -80,6 +80,16 @@ class RaceComparison:
         names = [each.name for each in self.records[race].ranking]
         return names.index(entry) + 1 if entry in names else None
 
+    def rank_change(self, entry: str) -> int | None:
+        """Return the number of ranks by which an entry rises from the first race to the last.
+
+        Ranks are counted among the entries of both races: an entry does not rise because others are missing. Returns
+        None if it is missing in one of them.
+        """
+        ends = [[each.name for each in record.ranking] for record in (self.records[0], self.records[-1])]
+        first, last = ([name for name in names if all(name in each for each in ends)] for names in ends)
+        return first.index(entry) - last.index(entry) if entry in first else None
+
     @property
     def common_entries(self) -> list[str]:
         """Names of the entries that take part in all races."""

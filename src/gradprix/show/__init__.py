@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 _MODULES = {
     "EVIDENCE": "_evidence",
     "answer": "terminal",
+    "figures": "_export",
     "first_choices": "_evidence",
     "notebook_cell": "_report",
+    "render": "_export",
     "report": "_report",
     "suite_page": "_suite",
     "tune_answer": "_tune",
@@ -23,8 +25,10 @@ _MODULES = {
 __all__ = [
     "EVIDENCE",
     "answer",
+    "figures",
     "first_choices",
     "notebook_cell",
+    "render",
     "report",
     "suite_page",
     "tune_answer",
@@ -38,7 +42,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ._evidence import EVIDENCE, first_choices
-    from ._export import write_figures, write_picture
+    from ._export import figures, render, write_figures, write_picture
     from ._report import notebook_cell, report, write_report
     from ._suite import suite_page
     from ._tune import tune_answer, tune_page, tune_plan, write_tune_page

@@ -28,7 +28,8 @@ def budget(record: RaceRecord) -> Chart:
     title = f"validation {record.plan.metric.name.removeprefix('test ')} expected after n trials"
     right = min(170, 14 + 7 * max(len(entry.name) for entry in record.entries))
     panel = Panel(partial(_draw_budget, record), title, height=300, margins=(56, right, 30, 44))
-    return Chart("less", format_budget_title(record), (panel,))
+    legend = "Expected best score after n learning rates drawn at random from those of the first phase of tuning."
+    return Chart("tuning-budget", format_budget_title(record), (panel,), legend=legend)
 
 
 def _draw_budget(record: RaceRecord, axes: Axes) -> None:

@@ -1,6 +1,5 @@
 """Export of a race's figures as image files."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from gradprix.race import PICTURE, RaceRecord, Result
@@ -47,12 +46,13 @@ def write_figures(record: RaceRecord, folder: str | Path, form: str = "png") -> 
     Path(folder).mkdir(parents=True, exist_ok=True)
     return [
         write_atomically(Path(folder) / f"{chart.name}.{form}", render(record, chart, form), 0o644)
-        for chart in _charts(record)
+        for chart in figures(record).values()
     ]
 
 
-def _charts(record: RaceRecord) -> Iterator[Chart]:
-    return (chart for chart in draw_charts(record).values() if isinstance(chart, Chart))
+def figures(record: RaceRecord) -> dict[str, Chart]:
+    """Return the figures of a race by the names of their files, in the order of the report."""
+    return {chart.name: chart for chart in draw_charts(record).values() if chart is not None}
 
 
 def render(record: RaceRecord, chart: Chart, form: str) -> bytes:
@@ -63,5 +63,6 @@ def render(record: RaceRecord, chart: Chart, form: str) -> bytes:
         chart: one of its figures.
         form: file format, one of `PICTURES`.
     """
-    text = f"{record.task}: {record.about} {format_protocol(record)}. gradprix {record.versions.get('gradprix', '')}"
-    return export(chart, form, text.strip())
+    version = record.versions.get("gradprix", "")
+    settings = f"{record.task}: {record.about} {format_protocol(record)}. gradprix {version}"
+    return export(chart, form, " ".join(settings.split()))

@@ -79,7 +79,10 @@ def format_margin(metric: MetricDescription) -> str:
     """Format the margin, the smallest difference that matters, with its unit."""
     if metric.relative:
         return f"{100 * metric.margin:g} % of the better mean"
-    return f"{100 * metric.margin:g} percentage points" if metric.percent else f"{metric.margin:g}"
+    if not metric.percent:
+        return f"{metric.margin:g}"
+    points = f"{100 * metric.margin:g}"
+    return f"{points} percentage point{'' if points == '1' else 's'}"
 
 
 def format_setting(tuned: Mapping[str, Value]) -> str:

@@ -10,7 +10,7 @@ from gradprix.race import RaceRecord
 from gradprix.race.record import EntryResult
 from gradprix.text.figures import format_ranking_title, format_standing
 
-from ._formatting import diverged, format_difference, format_value, margin, reference, scale, verdict_on
+from ._formatting import diverged, format_difference, format_margin, format_value, margin, reference, scale, verdict_on
 from ._svg import GREY, INK
 from .figure import Chart, Panel, percent_axis, shorten, tag, write_beside
 from .palette import colour
@@ -47,7 +47,11 @@ def ranking(record: RaceRecord) -> Chart:
         Panel(partial(_draw_seeds, record), metric.name, 400, height, (left, 14, 30, 32)),
         Panel(partial(_draw_differences, record), f"Difference from {name}{unit}", 400, height, (left, right, 30, 32)),
     )
-    return Chart("ranking", format_ranking_title(record), panels, 2)
+    legend = (
+        "Left: a dot for each final run, a bar for their mean. Right: simultaneous 95 % intervals; grey band: the "
+        f"margin, {format_margin(metric)}."
+    )
+    return Chart("ranking", format_ranking_title(record), panels, 2, legend)
 
 
 def _standing(record: RaceRecord, entry: EntryResult) -> str:

@@ -1,5 +1,6 @@
 """Report of a race: a self-contained HTML page generated from the record."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -56,7 +57,15 @@ def report(record: RaceRecord, folder: str | None = None, layout: Any = "page.ht
         layout: template of the page around the report, with the blocks `title`, `nav` and `body`.
         variables: variables of another layout.
     """
-    return render("report.html.jinja", **report_data(record), folder=folder, layout=layout, **variables)
+    command = None if folder is None else shlex.join(["gradprix", "export", folder, "--to", "png"])
+    return render(
+        "report.html.jinja",
+        **report_data(record),
+        folder=folder,
+        export_command=command,
+        layout=layout,
+        **variables,
+    )
 
 
 def notebook_cell(record: RaceRecord, folder: str | None = None) -> str:

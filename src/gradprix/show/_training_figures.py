@@ -35,7 +35,8 @@ def curves(record: RaceRecord) -> Chart:
     size: dict[str, Any] = {"height": 320, "margins": (56, min(170, 14 + 7 * longest), 30, 44)}
     panels = [] if record.plan.loop else [Panel(partial(_draw_curves, record, True), "validation loss", **size)]
     panels.append(Panel(partial(_draw_curves, record, False), metric, **size))
-    return Chart("curves", format_curves_title(record), tuple(panels), len(panels))
+    legend = f"Lines: median of {record.budget.seeds} final runs at the tuned rate. Bands: 10 to 90 % of the runs."
+    return Chart("curves", format_curves_title(record), tuple(panels), len(panels), legend)
 
 
 def coloured_entries(record: RaceRecord) -> list[str]:

@@ -16,7 +16,7 @@ from gradprix.text.figures import format_points_title, format_sensitivity_title
 from gradprix.text.units import format_factor
 from gradprix.tuning.response_curve import ResponseCurve
 
-from ._formatting import format_value, margin, scale
+from ._formatting import format_margin, format_value, margin, scale
 from ._metric_axis import MetricAxis
 from .figure import Chart, Panel, log_ticks, shorten, tag
 from .palette import colour
@@ -46,7 +46,12 @@ def sensitivity(record: RaceRecord) -> Chart:
         values = f" {entry.tuned['lr']:g}, {format_factor(entry.tolerance_decades)}"
         title = shorten(entry.name, LONGEST - len(values)) + values
         panels.append(Panel(draw, title, alt=_describe(record, entry), entry=entry.name, **SIZE))
-    return Chart("sensitivity", format_sensitivity_title(record), tuple(panels), 4)
+    name = record.plan.metric.name.removeprefix("test ")
+    legend = (
+        f"Validation {name} against the learning rate. Dots: tuning runs. Ring: the tuned rate. Coloured band: the "
+        f"tolerance (×): rates whose score is within the margin, {format_margin(record.plan.metric)}, of the best."
+    )
+    return Chart("sensitivity", format_sensitivity_title(record), tuple(panels), 4, legend)
 
 
 def _describe(record: RaceRecord, entry: EntryResult) -> str:
@@ -201,7 +206,9 @@ def points(record: RaceRecord) -> Chart:
         for name in record.plan.tune
         if name in entry.tuned
     ]
-    return Chart("sensitivity", format_points_title(record), tuple(panels), min(4, len(record.plan.tune)))
+    name = record.plan.metric.name.removeprefix("test ")
+    legend = f"Validation {name} against each tuned value, the others varying too. Ring: mean at the tuned point."
+    return Chart("sensitivity", format_points_title(record), tuple(panels), min(4, len(record.plan.tune)), legend)
 
 
 def _draw_point(

@@ -13,7 +13,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -73,6 +73,10 @@ LINESTYLES = {"solid": "-", "dashed": (0, (5, 2)), "dashdot": (0, (6, 2, 1.5, 2)
 MARKERS = {"circle": "o", "diamond": "D", "square": "s", "triangle": "^", "plus": "P"}
 """Marker of matplotlib for each marker of the palette."""
 SCALE = 2.5  # pixels of a PNG per pixel of the page
+EXPORT_WIDTH = 720
+"""Minimum width of an exported image, in pixels of the page: a title and a footnote need so much."""
+BORDER = 16
+"""White border of an exported image, in pixels of the page."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,14 @@ class Chart:
         title: what the figure shows, as a sentence.
         panels: the panels, in reading order.
         columns: number of panels in a row of a wide page.
+        legend: what dots, lines and axes are, in a line, for exported images: these have no page that explains them.
     """
 
     name: str
     title: str
     panels: tuple[Panel, ...]
     columns: int = 1
+    legend: str = ""
 
     def svgs(self) -> list[Markup]:
         """Return each panel as an SVG element for an HTML page."""
@@ -151,14 +157,17 @@ def to_svg(figure: Figure) -> str:
 
 
 def export(chart: Chart, kind: str, note: str = "") -> bytes:
-    """Return a chart as a file with a white background, with its sentence as the title.
+    """Return a chart as a file with a white background, with its sentence as the title and its legend below.
 
     Args:
         chart: the chart.
         kind: `"png"`, `"pdf"` or `"svg"`.
         note: footnote, such as the settings of a race.
     """
-    figure = _draw(chart.panels, chart.columns, chart.title, note)
+    columns = min(chart.columns, len(chart.panels))
+    factor = max(1, EXPORT_WIDTH / sum(panel.width for panel in chart.panels[:columns]))
+    panels = [replace(panel, width=factor * panel.width) for panel in chart.panels]
+    figure = _draw(panels, columns, chart.title, [each for each in (chart.legend, note) if each], BORDER)
     figure.set_facecolor(PAGE)
     settings: dict[str, Any] = {"dpi": SCALE * UNIT} if kind == "png" else {"metadata": {"Creator": "gradprix"}}
     return _save(figure, kind, **settings)
@@ -251,19 +260,23 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     return [centre + gap * (i - (count - 1) / 2) for centre, count in blocks for i in range(int(count))]
 
 
-def _draw(panels: Sequence[Panel], columns: int, title: str = "", note: str = "") -> Figure:
-    """Draw panels in a grid, below a title and above a note."""
+def _draw(
+    panels: Sequence[Panel], columns: int, title: str = "", notes: Sequence[str] = (), border: float = 0
+) -> Figure:
+    """Draw panels in a grid, below a title and above notes, which begin on lines of their own."""
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    width = max(sum(panel.width for panel in row) for row in rows)
-    head = _wrap(title, width / 8.5)
-    foot = _wrap(note, width / 6)
-    above, below = 21 * len(head) + 16 * bool(head), 14 * len(foot) + 12 * bool(foot)
+    inside = max(sum(panel.width for panel in row) for row in rows)
+    width = inside + 2 * border
+    head = _wrap(title, inside / 9.5)  # average widths of a letter, in pixels
+    foot = [line for note in notes for line in _wrap(note, inside / 6.05)]
+    above = 21 * len(head) + 16 * bool(head) + border / 2 * bool(head)
+    below = 15 * len(foot) + 12 * bool(foot) + border / 2 * bool(foot)
     height = above + sum(max(panel.height for panel in row) for row in rows) + below
     with mpl.rc_context(RC):
         figure = Figure((width / UNIT, height / UNIT))
         top = height - above
         for row in rows:
-            left = 0.0
+            left = border
             for panel in row:
                 before, after, over, under = panel.margins
                 box = (left + before, top - panel.height + under, panel.width - before - after, 0.0)
@@ -277,15 +290,18 @@ def _draw(panels: Sequence[Panel], columns: int, title: str = "", note: str = ""
                 left += panel.width
             top -= max(panel.height for panel in row)
         for i, line in enumerate(head):
-            figure.text(8 / width, 1 - (20 + 21 * i) / height, clean(line), fontsize=15, weight="bold")
+            y = 1 - (border / 2 + 20 + 21 * i) / height
+            figure.text((border + 2) / width, y, clean(line), fontsize=15, weight="bold")
         for i, line in enumerate(foot):
-            y = (14 * (len(foot) - i) - 6) / height
-            figure.text(8 / width, y, clean(line), fontsize=11, color=SOFT)
+            y = (border / 2 + 15 * (len(foot) - i) - 6) / height
+            figure.text((border + 2) / width, y, clean(line), fontsize=11, color=SOFT)
     return figure
 
 
 def _wrap(text: str, width: float) -> list[str]:
-    return textwrap.wrap(text, max(20, int(width)), break_on_hyphens=False)
+    joined = text.replace(" %", "\u00a0%")  # a number keeps its unit
+    lines = textwrap.wrap(joined, max(20, int(width)), break_on_hyphens=False)
+    return [line.replace("\u00a0%", " %") for line in lines]
 
 
 def _save(figure: Figure, kind: str, **settings: Any) -> bytes:

@@ -47,7 +47,8 @@ class ComparisonRow(NamedTuple):
     Args:
         name: name of the entry.
         standings: the entry in each race.
-        rank_change: ranks by which it rises from the first race to the last; None if it is missing in one of them.
+        rank_change: ranks by which it rises from the first race to the last, among the entries of both; None if it is
+            missing in one of them.
         change: formatted change of its mean; empty if it is unknown.
         is_clear: True if the interval of the change excludes zero.
     """
@@ -64,9 +65,9 @@ def comparison_rows(comparison: RaceComparison) -> list[ComparisonRow]:
     rows = []
     for name in comparison.entries:
         standings = tuple(_standing(comparison, race, name) for race in range(len(comparison.records)))
-        first, last, change = standings[0].rank, standings[-1].rank, comparison.change(name)
-        rise = None if first is None or last is None else first - last
+        change = comparison.change(name)
         text = format_change(comparison.records[0], change)
+        rise = comparison.rank_change(name)
         rows.append(ComparisonRow(name, standings, rise, text, change is not None and change.is_clear))
     return rows
 
@@ -90,7 +91,7 @@ def comparison_answer(comparison: RaceComparison) -> RenderableType:
     """Return the comparison for the terminal: sentences, the entries in each race, and the settings that differ."""
     rows = comparison_rows(comparison)
     has_change = any(row.change for row in rows)
-    columns = ("", *comparison.names, "rank", *["change"] * has_change)
+    columns = ("", *comparison.names, "rank change", *["mean change"] * has_change)
     table = make_table(*columns, right=tuple(range(1, len(columns))))
     for row in rows:
         cells = [
@@ -99,7 +100,10 @@ def comparison_answer(comparison: RaceComparison) -> RenderableType:
         ]
         change = [Text(row.change, "bold" if row.is_clear else "")] * has_change
         table.add_row(row.name, *cells, format_rank_change(row.rank_change), *change)
-    note = f"Rank and mean ± 95 % interval. In bold: the leaders{', and changes that exclude 0' * has_change}."
+    note = (
+        f"Rank and mean ± 95 % interval. In bold: the leaders{', and changes that exclude 0' * has_change}. "
+        "Rank change: from the first race to the last, among the optimizers of both."
+    )
     lines = [Text(line) for line in (*warnings(comparison), *conclusions(comparison))]
     different = make_table("different setting", *comparison.names)
     for label, values in different_settings(comparison):

@@ -45,7 +45,13 @@ def format_omission(omission: "Omission") -> str:
 
 
 def format_effort(
-    runs: int, entries: int, trials: int, seeds: int, seconds: "float | None", is_measuring: bool = False
+    runs: int,
+    entries: int,
+    trials: int,
+    seeds: int,
+    quarter: int,
+    seconds: "float | None",
+    is_measuring: bool = False,
 ) -> str:
     """Format the number of training runs of a race, and its duration.
 
@@ -54,11 +60,14 @@ def format_effort(
         entries: number of entries.
         trials: number of tuning trials of each entry.
         seeds: maximum number of final seeds.
+        quarter: number of runs of each entry with a quarter of the examples.
         seconds: estimated duration; None if it is unknown.
         is_measuring: True if the duration is unknown because it is still being measured.
     """
+    short = f", and {quarter} with a quarter of the examples" if quarter else ""
     text = (
-        f"Up to {runs:,} training runs: for each of {entries} optimizers {trials} to tune it and up to {seeds} final."
+        f"Up to {runs:,} training runs. For each of {entries} optimizers: {trials} to tune it, up to {seeds} final "
+        f"runs{short}."
     )
     if seconds is not None:
         return f"{text} About {format_duration(seconds)} on this machine, less if the result is clear sooner."

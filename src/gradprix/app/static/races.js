@@ -37,7 +37,7 @@ form.addEventListener("click", event => {
   if (choose === undefined) return;
   const names = choose.split(",");
   for (const box of boxes) box.checked = names.includes(box.value);
-  for (const family of form.querySelectorAll("details")) family.open = Boolean(family.querySelector("input:checked"));
+  if (choose) for (const family of form.querySelectorAll("details")) family.open = Boolean(family.querySelector("input:checked"));
   form.dispatchEvent(new Event("input"));
 });
 
