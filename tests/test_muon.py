@@ -170,7 +170,7 @@ def test_changed_defaults_are_announced_only_where_they_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(2, 9), (16, 40), (17, 17), (17, 300), (64, 24), (33, 128), (129, 501), (256, 256)], ids=str
+    "shape", [(2, 9), (16, 40), (17, 17), (17, 300), (64, 24), (33, 128), (129, 501), (400, 400), (300, 900)], ids=str
 )
 def test_a_matrix_in_a_stack_has_the_bits_of_a_matrix_alone(shape: tuple[int, int]) -> None:
     coefficients = 1e-7, 3.4445, -4.775, 2.0315, 5

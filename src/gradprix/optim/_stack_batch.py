@@ -19,11 +19,13 @@ from ._eager_step import prepare, steps_taken
 from ._overlap import WrittenMemory
 from ._scalars import Scalars, is_number, zeros
 
-MAX_STACKED = {False: 2**15, True: 2**16}
+MAX_STACKED = {False: 2**15, True: 2**20}
 """Maximum number of elements of a tensor that is stacked, and of a matrix in products, whose threads work on one matrix
-each in a stack. Copies of larger ones take longer than they save."""
+each in a stack. Copies of larger ones take longer than they save, or the memory of a stack is large."""
 MAX_STACK = 2**18
 """Maximum number of elements of a stack, so that its temporary tensors fit into the cache."""
+MIN_MATRICES = 4
+"""Number of matrices in a stack for products, even if they do not fit into the cache: work for four threads."""
 SIZE = attrgetter("nbytes")  # no gradient of another dtype has the same size in torch
 Workspaces = dict[Any, Tensor]
 """Memory of stacks, which batches share, by the position of the tensors in a step, and their form."""
@@ -80,7 +82,8 @@ def _stack_size(rule: Rule, x: Tensor) -> int:
         rule.has_products and any(side > SMALL or side % SIDE for side in sides)
     ):
         return 1
-    return MAX_STACK // max([x.numel(), *(side * side for side in sides if rule.has_products)])
+    in_cache = MAX_STACK // max([x.numel(), *(side * side for side in sides if rule.has_products)])
+    return max(in_cache, MIN_MATRICES) if rule.is_matrix_rule else in_cache
 
 
 def _prepare(rule: Rule, values: Values, params: Sequence[Tensor], state: Any, count_dtype: torch.dtype) -> None:
