@@ -90,6 +90,19 @@ def test_a_slider_redraws_within_150_ms(tab: Page, app_url: str):
         assert statistics.quantiles(times)[0] < REDRAW, f"{label}: {times}"  # other processes delay some of them
 
 
+def test_a_comment_stays_while_its_settings_are_varied(tab: Page, app_url: str):
+    preset = next(each for each in PRESETS if each.title == "Momentum overshoots")
+    show(tab, f"{app_url}?{preset.query}")
+    words = tab.locator("#comment p").inner_text()
+    tab.evaluate(move_slider("momentum of momentum", -20))
+    expect(tab.locator("#comment")).to_contain_text("The settings are changed")
+    expect(tab.locator("#comment p")).to_have_text(words)
+    tab.get_by_role("button", name="Restore").click()
+    expect(tab.locator("#comment .note")).to_be_hidden()
+    tab.locator("#controls select").first.select_option("bowl")
+    expect(tab.locator("#comment")).to_be_hidden()
+
+
 def test_no_old_curve_stands_under_new_controls(tab: Page, app_url: str):
     show(tab, f"{app_url}?who=gd,adam:lr=0.1")
     ground = "document.querySelector('#surface-stage svg > g:nth-child(2)').innerHTML"
@@ -234,7 +247,17 @@ def test_a_view_is_drawn(tab: Page, app_url: str, view: str, element: str):
 def test_exports_have_title_settings_and_numbers(tab: Page, app_url: str, tmp_path: Path):
     show(tab, f"{app_url}?surface=bowl&steps=60&who=gd:lr=2.05,momentum:lr=2.05")
     for what, form, contained in (
-        ("surface", "svg", (b"Just above 2/", b"Surface Bowl", b"60 steps", b"gd 2.05 (given)", b"data:image/png")),
+        (
+            "surface",
+            "svg",
+            (
+                b"Just above 2/",
+                b"Surface Bowl",
+                b"60 steps",
+                b"momentum: learning rate 2.05, momentum 0.9",
+                b"data:image/png",
+            ),
+        ),
         ("losses", "svg", (b"loss above the minimum", b"Surface Bowl")),
         ("losses", "png", (b"\x89PNG",)),
         ("surface", "csv", (b"step,optimizer,learning_rate,x,y,loss_above_minimum\n0,gd,2.05,-2,1.2,2.7",)),

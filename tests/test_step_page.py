@@ -118,7 +118,7 @@ def test_a_step_of_every_optimizer_is_that_of_python(tab: Page, app_url: str, na
     assert drawn == 2 + sum(kind == "mean" or power != 0 for kind, power in kinds.values())
     for key, (kind, power) in kinds.items():
         state = expected["state"][key]
-        labels = [label for label in rows if re.search(r"running mean|direction only|squares", label)]
+        labels = [label for label in rows if re.search(r"accumulated gradients|direction only|squares", label)]
         if kind == "mean":
             assert any(close(rows[label], -state) for label in labels), key
         elif power:

@@ -22,7 +22,7 @@ def bowl(h, x, y):
     box=((-5.0, 2.5), (-2.5, 2.5)),
     start=(-4.2, 0.9),
     minima=((0.0, 0.0),),
-    about="A ravine, {condition:g} times as steep across as along: momentum helps.",
+    about="A ravine, {condition:g} times as steep across as along.",
     condition=30.0,
     angle=0.0,
 )

@@ -1,7 +1,7 @@
 /** Export of figures as SVG and PNG with title and settings, of the numbers as CSV, and of the page as an HTML file. */
 
 import { escapeText, formatCoordinate, formatNumber } from "./format.js";
-import { RULES } from "./rules.js";
+import { decays } from "./state.js";
 import { SURFACES } from "./surfaces.js";
 import { FONT, tag, text } from "./svg.js";
 
@@ -11,13 +11,17 @@ const PAD = 16;
 /** Return the settings of a state as lines of text. */
 export function describeSettings(state, rates) {
   const { label, parameters } = SURFACES[state.surface];
-  const own = Object.entries(state.parameters).map(([key, value]) => `${parameters[key].label} ${formatNumber(value)}`);
+  const own = Object.entries(state.parameters).map(([key, value]) => {
+    const [, label, unit = ""] = parameters[key].label.match(/^(.*?)(?: \((.+)\))?$/);
+    return `${label} ${formatNumber(value)}${unit}`;
+  });
   const noise = state.noise ? [`noise σ ${formatNumber(state.noise)} (seed ${state.seed})`] : [];
   const racers = state.racers.map(({ name, own: given }) => {
-    const others = Object.entries(given)
-      .filter(([key]) => key !== "lr")
-      .map(([key, value]) => `, ${RULES[name].hyperparameters[key].label} ${formatNumber(value, 6)}`);
-    return `${name} ${formatNumber(rates[name])}${given.lr === undefined ? "" : " (given)"}${others.join("")}`;
+    const others = Object.entries(decays(name)).map(
+      ([key, { label, default: usual }]) => `, ${label} ${formatNumber(given[key] ?? usual, 6)}`,
+    );
+    const rate = `${formatNumber(rates[name])}${given.lr === undefined ? " (tuned)" : ""}`;
+    return `${name}: learning rate ${rate}${others.join("")}`;
   });
   return [
     [
@@ -27,7 +31,7 @@ export function describeSettings(state, rates) {
       `start (${state.start.map(formatCoordinate).join(", ")})`,
       `${state.steps} steps`,
     ].join(" · "),
-    `Learning rates, tuned unless given: ${racers.join("; ")}`,
+    racers.join("; "),
   ];
 }
 

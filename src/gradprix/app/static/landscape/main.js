@@ -33,6 +33,8 @@ let preview = null;
 let hovered = null;
 let map;
 let isScheduled = false;
+/** Comment that is shown: a preset and its words; null if there is none. */
+let commented = null;
 const tunedLast = {};
 const problems = find("problems");
 const report = (words) => problems.append(element("p", {}, words));
@@ -42,7 +44,10 @@ const lossFigure = new LossFigure(find("loss-stage"));
 const showControls = buildControls(find("controls"), change, styles);
 const showViews = buildViewControls(find("views"), change);
 const player = buildPlayer(find("player"), (t) => change({ t: t === state.steps ? null : t }, false));
-const menu = buildPresets(find("presets"), presets, (query) => open(query, true));
+const menu = buildPresets(find("presets"), presets, (query) => {
+  open(query, true);
+  requestAnimationFrame(showExample); // after it is drawn
+});
 
 /** Show the state of a query string; `isNew` adds it to the browser's history. */
 function open(query, isNew) {
@@ -125,17 +130,44 @@ function findMap(racer) {
   return findBasins(state, results, racer, rates[racer.name], BASIN_SIZE);
 }
 
-/** Write the comment of a preset, the values at the step that is shown, and what is being computed. */
-function showWords(t) {
+/**
+ * Write the comment of a preset. It stays while its settings are varied, as comments suggest: with the numbers of the
+ * example, which it says, and a button that restores the settings.
+ */
+function showComment() {
   const preset = menu.find(state);
   menu.show(preset);
-  const comment = find("comment");
-  comment.hidden = !preset;
   if (preset) {
     const words = pending.length ? "Tuning the learning rates for this comment…" : fillIn(preset.text, run);
-    const verdict = element("small", {}, preset.works ? "works" : "fails");
-    comment.replaceChildren(element("b", {}, `${preset.title} `, verdict), element("p", {}, words));
-  }
+    commented = { preset, words, isComplete: !pending.length };
+  } else if (commented && !(commented.isComplete && menu.isRelated(commented.preset, state))) commented = null;
+  const comment = find("comment");
+  comment.hidden = !commented;
+  if (!commented) return;
+  const { title, works, query } = commented.preset;
+  const key = JSON.stringify([title, commented.words, Boolean(preset)]);
+  if (comment.dataset.key === key) return; // a button that is replaced while it is pressed is not clicked
+  comment.dataset.key = key;
+  const restore = element("button", { type: "button", onclick: () => open(query, true) }, "Restore");
+  const changed = ["The settings are changed; the comment is on the example. ", restore];
+  const heading = element("b", {}, `${title} `, element("small", {}, works ? "works" : "fails"));
+  comment.classList.toggle("changed", !preset);
+  comment.replaceChildren(
+    heading,
+    element("span", { class: "note", hidden: Boolean(preset) }, " ", ...changed),
+    element("p", {}, commented.words),
+  );
+}
+
+/** Bring the comment, figures and player of an example into view, if they are not. */
+function showExample() {
+  const isVisible = find("player").getBoundingClientRect().bottom <= innerHeight;
+  if (!isVisible) find("comment").scrollIntoView({ block: "start" });
+}
+
+/** Write the values at the step that is shown, and what is being computed. */
+function showWords(t) {
+  showComment();
   find("status").textContent = pending.length ? `Tuning learning rates: ${pending.join(", ")}…` : "";
   const name = selectedRacer(state)?.name ?? "no optimizer";
   const [title, note] = {

@@ -16,7 +16,7 @@ export function drawPaths(layout, run, t, { styles, theme, dimmed = new Set(), m
   const { plot, x, y } = layout;
   const fade = (name, content) => tag("g", { opacity: dimmed.has(name) ? "0.3" : null }, content);
   const pixels = run.map(({ points }) => points.map(([a, b]) => [x(a), y(b)]));
-  const heads = run.map(({ name }, i) => placeHead(name, pixels[i][t], plot));
+  const heads = avoidMarkers(run.map(({ name }, i) => placeHead(name, pixels[i][t], plot)), plot);
   const labels = spreadLabels(heads, 14, plot.top + 12, plot.top + plot.height - 4);
   const parts = run.map(({ name }, i) => {
     const style = lineStyle(name, styles);
@@ -36,7 +36,8 @@ export function drawPaths(layout, run, t, { styles, theme, dimmed = new Set(), m
       `<title>${escapeText(name)}</title>${whole}${halo}${tag("path", { d, ...style, "stroke-width": lineWidth(t), class: "trail" })}`,
     );
   });
-  const marks = run.map(({ name }, i) => fade(name, member(name, drawHead(heads[i], labels[i], styles, theme))));
+  const draw = (part) => run.map(({ name }, i) => fade(name, member(name, part(heads[i], labels[i], styles, theme))));
+  const marks = [...draw(drawHead), ...draw(drawLabel)]; // no marker hides a name
   const crossings = markCrossing ? run.map((each) => drawCrossing(each, layout, minima, theme, styles)) : [];
   const lines = parts.map((part, i) => fade(run[i].name, part)).join("");
   return lines + crossings.join("") + marks.join("");
@@ -62,9 +63,20 @@ function placeHead(name, [px, py], plot) {
   };
 }
 
-function drawHead(head, label, styles, theme) {
+/** Put a name at the left of its marker, if the marker of another optimizer is in its place at the right. */
+function avoidMarkers(heads, plot) {
+  const covers = (from, to, y) => heads.some((other) => other.x > from && other.x < to && Math.abs(other.y - y) < 12);
+  return heads.map((head) => {
+    const width = 10 + 8 * head.name.length;
+    const isBlocked = covers(head.x + 4, head.x + width, head.y);
+    const isFree = head.x - width > plot.left && !covers(head.x - width, head.x - 4, head.y);
+    return isBlocked && isFree ? { ...head, onLeft: true } : head;
+  });
+}
+
+function drawHead(head, _, styles, theme) {
   const { colour } = styles[head.name];
-  const shape = head.isInside
+  return head.isInside
     ? drawMarker(head.name, head.x, head.y, styles, theme)
     : tag("path", {
         d: "M7 0L-5 -6L-5 6Z",
@@ -72,6 +84,10 @@ function drawHead(head, label, styles, theme) {
         stroke: theme.page,
         transform: `translate(${round(head.x)} ${round(head.y)}) rotate(${Math.round((head.angle * 180) / Math.PI)})`,
       });
+}
+
+function drawLabel(head, label, styles, theme) {
+  const { colour } = styles[head.name];
   const onLeft = label.onLeft;
   const name = text(head.x + (onLeft ? -10 : 10), label.y + 4, head.name + (head.isInside ? "" : " (off the plot)"), {
     fill: colour,
@@ -87,7 +103,7 @@ function drawHead(head, label, styles, theme) {
           "stroke-width": "0.8",
         })
       : "";
-  return link + shape + name;
+  return link + name;
 }
 
 function drawCrossing({ name, points }, { plot, x, y }, minima, theme, styles) {
@@ -96,11 +112,12 @@ function drawCrossing({ name, points }, { plot, x, y }, minima, theme, styles) {
   const [px, py] = [x(crossing.point[0]), y(crossing.point[1])];
   const ring = tag("circle", { cx: px, cy: py, r: 9, fill: "none", stroke: styles[name].colour, "stroke-width": 2 });
   const words = `${name} passes the minimum at step ${crossing.step}`;
+  const half = 3.6 * words.length;
   const below = py < plot.top + plot.height - 40;
   return member(
     name,
     ring +
-      text(px, py + (below ? 26 : -16), words, {
+      text(Math.min(Math.max(px, plot.left + half), plot.left + plot.width - half), py + (below ? 26 : -16), words, {
         fill: theme.ink,
         "text-anchor": "middle",
         ...haloed(theme),

@@ -17,7 +17,8 @@ export function fillIn(text, run) {
  * Build the menu of examples: two groups, and a field that filters them by their titles and texts.
  *
  * Args: the element; the presets as data of the page; `open(query)`, called with the query string of the chosen one.
- * Returns `find(state)`, the preset that a state shows, and `show(preset)`, which marks it.
+ * Returns `find(state)`, the preset that a state shows; `isRelated(preset, state)`, whether a state has the surface and
+ * the optimizers of a preset; and `show(preset)`, which marks it.
  */
 export function buildPresets(root, presets, open) {
   const links = presets.map((preset) => {
@@ -68,8 +69,10 @@ export function buildPresets(root, presets, open) {
   });
   root.replaceChildren(filter, ...groups, none);
   const keys = new Map(presets.map((preset) => [settingKey(readState(preset.query).state), preset]));
+  const kind = ({ surface, racers }) => [surface, ...racers.map(({ name }) => name)].join();
   return {
     find: (state) => keys.get(settingKey(state)) ?? null,
+    isRelated: (preset, state) => kind(readState(preset.query).state) === kind(state),
     show(current) {
       for (const { preset, link } of links) {
         if (preset === current) link.setAttribute("aria-current", "true");

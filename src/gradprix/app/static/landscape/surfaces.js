@@ -60,7 +60,7 @@ box: [[-5.0, 2.5], [-2.5, 2.5]],
 start: [-4.2, 0.9],
 minima: [[0.0, 0.0]],
 noise: 0.0,
-about: (h) => `A ravine, ${h.condition} times as steep across as along: momentum helps.`,
+about: (h) => `A ravine, ${h.condition} times as steep across as along.`,
 value: function (h, x, y) {
   const x$0 = x, y$0 = y;
   const turn$1 = (h.angle * (3.141592653589793 / 180));

@@ -161,7 +161,7 @@ async function save(form) {
   const theme = readTheme();
   const own = { ...state, racers: state.racers.filter((each) => each.name === name) };
   const moved = state.at ? [`Step from the point (${state.at.map((value) => formatNumber(value)).join(", ")})`] : [];
-  const key = "Orange: update, to scale. Green: −gradient. Pink: running mean of gradients. Squares: root of the second moment.";
+  const key = "Orange: update, to scale. Green: −gradient. Pink: accumulated gradients. Squares: root of the second moment.";
   const svg = makeSvg(figure.export(), find("step-title").textContent, [key, ...moved, ...describeSettings(own, rates), "gradprix"], theme);
   return form === "svg" ? download(svg, `${file}.svg`, "image/svg+xml") : download(await makePng(svg), `${file}.png`, "image/png");
 }

@@ -26,7 +26,7 @@ export function drawnQuantities(step, rule, kinds, radius) {
   for (const { name, label, offset, size } of rule.state) {
     const [kind, power] = kinds[name] ?? [];
     const values = step.stateAfter.slice(offset, offset + size);
-    if (kind === "mean" && power === 1) vectors.push({ kind, label: `−${label}, running mean`, short: `−${label}`, values: negated(values) });
+    if (kind === "mean" && power === 1) vectors.push({ kind, label: `−${label}, accumulated gradients`, short: `−${label}`, values: negated(values) });
     if (kind === "mean" && power === 0) directions.push({ kind, label: `−${label}, direction only`, short: `−${label}`, values: negated(values) });
     if (kind === "size" && power !== 0) {
       const root = { 2: `√${label}`, 1: label, "-1": `1 / ${label}` }[power] ?? `${label}^(1 / ${power})`;
