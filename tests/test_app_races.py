@@ -2,11 +2,14 @@
 
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,55 @@ def test_runs_are_read_from_the_journal_once(runs):
     last = reader.last_row
     assert progress(Races(runs), "digits-small", runs / "digits-small", reader) == first
     assert reader.last_row == last > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("digits-small", "UPDATE about SET value = 'nothing' WHERE name = 'record'"),
+        ("digits-small", "UPDATE about SET value = '[1]' WHERE name = 'record'"),
+        ("digits-small", "UPDATE about SET value = '{}' WHERE name = 'plan'"),
+        ("stopped", "UPDATE about SET value = '[]' WHERE name = 'plan'"),
+        ("stopped", "UPDATE about SET value = 'nothing' WHERE name = 'plan'"),
+        ("stopped", "UPDATE trials SET outcome = 'nothing'"),
+        ("stopped", "DROP TABLE trials"),
+    ],
+)
+def test_a_damaged_race_leaves_the_others_readable(runs, tmp_path, name, damage):
+    shutil.copytree(runs, tmp_path / "runs")
+    with closing(sqlite3.connect(tmp_path / "runs" / name / DATABASE)) as database, database:
+        database.execute(damage)
+    client = make(Races(tmp_path / "runs")).test_client()
+    for path in ("/races", f"/races/{name}", f"/races/{name}/progress", "/races/shorter"):
+        assert client.get(path, headers=HERE).status_code == 200, path
+    assert 'href="/races/shorter"' in client.get("/races", headers=HERE).text
+    assert client.get(f"/races/compare?a={name}&b=shorter", headers=HERE).status_code in (200, 404)
+
+
+def test_files_that_are_no_text_leave_the_races_readable(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    (tmp_path / "runs" / "stopped" / "note.txt").write_bytes(b"\xff note")
+    (tmp_path / "runs" / "stopped" / "request.json").write_text("[]")
+    if sys.platform == "linux":
+        folder = tmp_path / "runs" / os.fsdecode(b"bytes\xff")
+        shutil.copytree(runs / "shorter", folder)
+    client = make(Races(tmp_path / "runs")).test_client()
+    for path in ("/races", "/races/stopped"):
+        assert " note" in client.get(path, headers=HERE).text
+    assert client.post("/races/stopped/resume", headers=HERE).status_code == 404
+
+
+def test_a_race_that_was_deleted_and_began_anew_is_read_anew(runs, tmp_path):
+    shutil.copytree(runs / "stopped", tmp_path / "race")
+    plan = make_plan("digits", NAMES, preset="small", trials=4, seeds=7).description
+    reader = RunReader(tmp_path / "race")
+    before = reader.read(plan["entries"], plan["epochs"])
+    with closing(sqlite3.connect(tmp_path / "race" / DATABASE)) as database, database:
+        rows = database.execute("SELECT * FROM trials ORDER BY rowid DESC").fetchall()
+        database.execute("DELETE FROM trials")
+        database.executemany("INSERT INTO trials VALUES (?, ?, ?, ?)", rows[:5])
+    assert reader.read(plan["entries"], plan["epochs"]) != before
+    assert len(reader.finished) == 5
 
 
 def test_a_trial_belongs_to_the_entry_with_its_settings():

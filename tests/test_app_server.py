@@ -61,6 +61,21 @@ def test_other_hosts_are_refused_on_every_path(client):
 
 
 @pytest.mark.parametrize(
+    ("site", "mode", "answered"),
+    [
+        ("same-origin", "cors", True),
+        ("none", "navigate", True),
+        ("cross-site", "navigate", True),
+        ("cross-site", "no-cors", False),
+        ("same-site", "cors", False),
+    ],
+)
+def test_other_sites_may_link_to_pages_and_load_nothing(client, site, mode, answered):
+    headers = {"Host": "localhost", "Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+    assert client.get("/races", headers=headers).status_code == (200 if answered else 403)
+
+
+@pytest.mark.parametrize(
     ("former", "now"),
     [
         ("/?tab=step&who=gd,adam&step=3", "/step?who=gd,adam&step=3"),

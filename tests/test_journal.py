@@ -266,7 +266,7 @@ def test_a_result_is_data_frames(finished: Path) -> None:
     means = result.finals.groupby("entry")["metric"].mean()
     assert means["adam"] == pytest.approx(result.entries.set_index("entry")["mean"]["adam"])
     assert set(result.curves["seed"]) == set(range(6))
-    assert "<iframe" in result._repr_html_()
+    assert "gradprix-cell" in result._repr_html_()
     assert json.dumps(result.to_dict())
 
 

@@ -31,8 +31,9 @@ from gradprix.show._svg import GREY
 from gradprix.show.figure import Chart
 from gradprix.show.palette import colour
 from gradprix.show.plans import summarize_plan
-from gradprix.text.answer import answer_lines, format_protocol
+from gradprix.text.answer import answer_lines, format_headline, format_protocol
 from gradprix.text.figures import (
+    format_budget_title,
     format_curves_title,
     format_pairs_title,
     format_ranking_title,
@@ -275,8 +276,93 @@ def test_titles_of_figures_state_what_they_show():
     late = tuple((0.4, 0.5, 0.95) for _ in GOOD)
     order["near"] = replace(order["near"], valid_metric=late)
     assert format_curves_title(replace(record, curves=order)).endswith(
-        "good is ahead at half of training, near at the end."
+        "good, same and <i>lost</i> are ahead at half of training, near at the end."
     )
+
+
+def with_curves(record: RaceRecord, curves: dict[str, tuple[float, ...]]) -> RaceRecord:
+    """Return a record with these validation metrics of every run, by entry."""
+    each = {name: replace(record.curves[name], valid_metric=(run,) * len(GOOD)) for name, run in curves.items()}
+    return replace(record, curves={**record.curves, **each})
+
+
+def test_what_is_equal_is_not_said_to_be_ahead():
+    record = make_record({"a": GOOD, "b": GOOD, "c": GOOD})
+    assert format_sensitivity_title(record) == (
+        "For each optimizer, learning rates in a range of 10× come close to its best."
+    )
+    narrow = replace_entry(record, "c", tolerance_decades=0.5)
+    assert format_sensitivity_title(narrow).startswith("a and b are most forgiving: learning rates in a range of 10×")
+    assert format_curves_title(record).startswith("All optimizers have the same median validation score at half")
+    two = with_curves(record, {"a": (0.5, 0.9, 0.9), "b": (0.5, 0.9, 0.9), "c": (0.5, 0.8, 0.8)})
+    assert format_curves_title(two) == "a and b are ahead at half of training and at the end."
+    same = replace(record.efficiency, expected=dict.fromkeys("abc", (0.5, 0.6, 0.7, 0.8)))
+    title = "With 3 trials or more, all optimizers are expected to do equally well."
+    assert format_budget_title(replace(record, efficiency=same)) == title
+
+
+def test_an_optimizer_without_a_scored_tuning_run_has_no_tolerance():
+    record = replace_entry(make_record({"a": GOOD, "b": GOOD}), "b", tolerance=None, tolerance_decades=0.0)
+    lost = tuple(replace(run, diverged=3) for run in record.tuning_runs["b"])
+    one = replace(record, tuning_runs={**record.tuning_runs, "b": lost})
+    assert format_sensitivity_title(one) == "For a, learning rates in a range of 10× come close to its best."
+    assert format_sensitivity_title(replace(record, tuning_runs={"a": lost, "b": lost})) == "All tuning runs diverged."
+
+
+@pytest.mark.parametrize(
+    ("expected", "title"),
+    [
+        ({"a": (0.5, 0.6, 0.9, 0.9, 0.9), "b": (0.5, 0.6, 0.8, 0.95, 0.8)}, "With 3 trials and with 5, a is expected"),
+        ({"a": (0.5, 0.6, 0.9, 0.9), "b": (0.5, 0.6, 0.8, 0.8)}, "With 3 trials or more, a is expected to do best."),
+        ({"a": (0.5, 0.6, 0.7, 0.9), "b": (0.8,)}, "With 3 trials, b is expected to do best, with 4, a."),
+    ],
+)
+def test_the_title_of_the_tuning_budget_holds_at_all_its_trials(expected, title):
+    record = make_record({"a": GOOD, "b": GOOD})
+    assert format_budget_title(replace(record, efficiency=replace(record.efficiency, expected=expected))).startswith(
+        title
+    )
+
+
+def test_titles_state_the_margin_with_its_digits_and_count_one_comparison_as_one():
+    record = make_record({"a": GOOD, "b": [v - 0.0024 for v in GOOD]}, margin=0.0025)
+    assert format_ranking_title(record).startswith("All means are within 0.25 points of")
+    assert format_pairs_title(record).startswith("The comparison shows no difference beyond the margin")
+    record = make_record({"a": GOOD, "b": [v - 0.1 for v in GOOD]})
+    assert format_pairs_title(record) == "The comparison shows a difference beyond the margin: a wins."
+
+
+def test_a_race_whose_runs_all_diverged_recommends_nothing():
+    assert format_headline(make_record({"a": [0.1] * 8, "b": [0.1] * 8})).startswith("every final run of every")
+
+
+def test_titles_hold_in_random_races():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        names = [f"o{i}" for i in range(rng.integers(2, 7))]
+        record = make_record({name: list(np.round(rng.uniform(0.9, 0.93, 8), 2)) for name in names}, margin=0.0075)
+        for name in names:
+            record = replace_entry(record, name, tolerance_decades=float(rng.choice([0.0, 0.6, 1.0])))
+        record = with_curves(record, {name: tuple(np.round(rng.uniform(0.8, 0.83, 4), 2)) for name in names})
+        title = format_sensitivity_title(record)
+        if " most forgiving" in title:
+            widest = max(entry.tolerance_decades for entry in record.entries)
+            count = sum(entry.tolerance_decades == widest for entry in record.entries)
+            assert _named(title.split(" most forgiving")[0].rsplit(" ", 1)[0]) == count
+        metrics = {name: record.curves[name].valid_metric[0] for name in names}
+        title = format_curves_title(record).removeprefix("By the median validation score, ")
+        if " at the end" in title and not title.startswith("All"):
+            last = title.split(" ahead")[0].rsplit(" ", 1)[0]
+            if "training and" not in title:
+                last = title.split("training, ")[1].split(" at the end")[0]
+            best = max(run[-1] for run in metrics.values())
+            assert _named(last) == sum(run[-1] == best for run in metrics.values())
+
+
+def _named(text: str) -> int:
+    """Return how many names a list such as `a, b and 2 more` has."""
+    more = re.search(r"(\d+) more$", text)
+    return len(re.findall(r"\bo\d", text)) + (int(more[1]) if more else 0)
 
 
 # ---------------------------------------------------------------- the page

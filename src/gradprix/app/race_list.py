@@ -75,7 +75,7 @@ def race_row(races: Races, name: str, folder: Path) -> RaceRow:
     changed = path.stat().st_mtime if path.exists() else time.time()
     try:
         with Journal(folder, to_read=True) as journal:
-            plan, seconds, count = journal.plan, journal.seconds, _count_runs(journal)
+            plan, seconds, count = journal.plan, journal.seconds, journal.count_runs()
             try:
                 record, problem = journal.record, ""
             except RecordError as error:
@@ -106,7 +106,3 @@ def race_row(races: Races, name: str, folder: Path) -> RaceRow:
         note,
         is_race=len(names) > 1,
     )
-
-
-def _count_runs(journal: Journal) -> int:
-    return int(journal.database.execute("SELECT COUNT(*) FROM trials").fetchone()[0])

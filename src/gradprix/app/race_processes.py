@@ -76,6 +76,19 @@ class RaceProcess:
         self.process.wait()
 
 
+def _modified(path: Path) -> float:
+    """Return the time of the last change of a file; 0 if it was deleted meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_unicode(name: str) -> bool:
+    """Return True if a file name can be part of a URL. On Linux, names are bytes, which need not be text."""
+    return not any("\udc80" <= character <= "\udcff" for character in name)
+
+
 @dataclass
 class Races:
     """The races in a folder.
@@ -98,8 +111,8 @@ class Races:
         Races of suites are in subfolders.
         """
         journals = [path for depth in ("*", "*/*") for path in self.home.glob(f"{depth}/{DATABASE}")]
-        journals.sort(key=lambda path: -path.stat().st_mtime)
-        return [path.parent.relative_to(self.home).as_posix() for path in journals]
+        dates = {path.parent.relative_to(self.home).as_posix(): _modified(path) for path in journals}
+        return [name for name in sorted(dates, key=lambda name: -dates[name]) if _is_unicode(name)]
 
     def folder(self, name: str) -> Path | None:
         """Return the folder of a race, or None if there is no race of this name.
@@ -199,7 +212,7 @@ class Races:
         """Return the user's note about a race; empty if there is none."""
         folder = self.folder(name)
         try:
-            return "" if folder is None else (folder / NOTE).read_text("utf-8")
+            return "" if folder is None else (folder / NOTE).read_text("utf-8", "replace")
         except OSError:
             return ""
 

@@ -75,7 +75,8 @@ def progress(races: Races, name: str, folder: Path, reader: RunReader) -> dict[s
     }
     try:
         with Journal(folder, to_read=True) as journal:
-            plan, is_finished = journal.read("plan"), journal.read("record") is not None
+            is_finished = journal.read("record") is not None
+            plan = None if journal.plan is None else journal.read("plan")  # the attribute checks what was saved
     except JournalError:
         return result
     if live is not None:
@@ -84,7 +85,10 @@ def progress(races: Races, name: str, folder: Path, reader: RunReader) -> dict[s
     elif state == "running" and is_finished:
         result["phase"] = "Writing the report"
     if plan is not None:
-        result |= _runs_json(plan, reader.read(plan["entries"], plan["epochs"]))
+        try:
+            result |= _runs_json(plan, reader.read(plan["entries"], plan["epochs"]))
+        except JournalError as error:
+            result["error"] = str(error)
     if result["total_runs"]:
         result["counts"] = format_counts(int(result["finished_runs"]), result["total_runs"])
     return result

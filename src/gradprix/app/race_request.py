@@ -71,6 +71,8 @@ class RaceRequest:
             RequestError: if a field is invalid.
         """
         data = json.loads(text)
+        if not isinstance(data, dict):
+            raise RequestError({"names": "The saved request is damaged."})
         fields = {name: "" if value is None else str(value) for name, value in data.items() if name != "names"}
         return read_request(fields, data["names"])
 

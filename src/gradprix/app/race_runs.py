@@ -4,11 +4,12 @@ import json
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradprix.race.journal import DATABASE
+from gradprix.race.journal import DATABASE, JournalError
 from gradprix.race.live_files import FOLDER
 
 IDENTITY = ("rule", "equations", "class", "code")
@@ -46,11 +47,13 @@ class RunReader:
         folder: folder of the race.
         finished: finished runs by the key of their trial.
         last_row: number of the last row of the journal that was read.
+        last_key: key of the trial in that row.
     """
 
     folder: Path
     finished: dict[str, Run | None] = field(default_factory=dict)
     last_row: int = 0
+    last_key: str = ""
 
     def read(self, entries: Sequence[Mapping[str, Any]], epochs: float) -> list[Run]:
         """Return all runs of the race with all its examples, finished runs first.
@@ -58,18 +61,17 @@ class RunReader:
         Args:
             entries: descriptions of the entries in the plan.
             epochs: epochs of the race. Runs with fewer epochs are left out.
+
+        Raises:
+            JournalError: if the journal is missing or damaged.
         """
-        address = f"{(self.folder / DATABASE).resolve().as_uri()}?mode=ro"
-        database = sqlite3.connect(address, uri=True)
         try:
-            rows = database.execute(
-                "SELECT rowid, key, trial, outcome FROM trials WHERE rowid > ? ORDER BY rowid", (self.last_row,)
-            )
-            for number, key, identity, outcome in rows:
-                self.last_row = number
-                self.finished[key] = _finished_run(json.loads(identity), json.loads(outcome), entries, epochs)
-        finally:
-            database.close()
+            with closing(
+                sqlite3.connect(f"{(self.folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)
+            ) as database:
+                self._read_finished(database, entries, epochs)
+        except (sqlite3.Error, ValueError, LookupError, TypeError) as error:
+            raise JournalError(f"{self.folder} holds a damaged race (trials: {error}).") from error
         running = [
             _running_run(run, entries, epochs)
             for file in (self.folder / FOLDER).glob("stack-*.json")
@@ -77,6 +79,18 @@ class RunReader:
             if run["key"] not in self.finished
         ]
         return [run for run in (*self.finished.values(), *running) if run is not None]
+
+    def _read_finished(self, database: sqlite3.Connection, entries: Sequence[Mapping[str, Any]], epochs: float) -> None:
+        """Read the rows that are new; all of them if the journal was deleted since, and began anew."""
+        last = database.execute("SELECT key FROM trials WHERE rowid = ?", (self.last_row,)).fetchone()
+        if self.last_row and last != (self.last_key,):
+            self.finished, self.last_row = {}, 0
+        rows = database.execute(
+            "SELECT rowid, key, trial, outcome FROM trials WHERE rowid > ? ORDER BY rowid", (self.last_row,)
+        )
+        for number, key, identity, outcome in rows:
+            self.finished[key] = _finished_run(json.loads(identity), json.loads(outcome), entries, epochs)
+            self.last_row, self.last_key = number, key
 
 
 def _read_list(file: Path) -> list[Any]:

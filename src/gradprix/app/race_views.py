@@ -3,6 +3,7 @@
 import atexit
 from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -32,8 +33,8 @@ SIZES = {
     "default": "default: minutes",
     "large": "large: for larger machines",
 }
-READERS: dict[str, RunReader] = {}
-"""Reader of the training runs of each race that is shown live, by name."""
+READERS: dict[Path, RunReader] = {}
+"""Reader of the training runs of each race that is shown live, by folder."""
 ESTIMATOR = Estimator()
 atexit.register(ESTIMATOR.close)
 
@@ -159,7 +160,7 @@ def progress(name: str) -> Any:
     folder = _races().folder(name)
     if folder is None:
         flask.abort(404)
-    reader = READERS.setdefault(name, RunReader(folder))
+    reader = READERS.setdefault(folder, RunReader(folder))
     return read_progress(_races(), name, folder, reader)
 
 

@@ -108,16 +108,20 @@ def _redirect_former_url() -> Any:
 
 
 def guard(host: str) -> Any:
-    """Return status 403 for a request whose Host or Origin header is not allowed, and None for other requests.
+    """Return status 403 for a request by another web site or to another host, and None for other requests.
 
-    This protects from DNS rebinding and from requests by other web sites.
+    This protects from DNS rebinding, and from other sites that would start races or see which ones there are. Links
+    from other sites to a page are allowed.
 
     Args:
         host: address that the server listens on.
     """
     origin = flask.request.headers.get("Origin")
     host_header = flask.request.headers.get("Host", "")
-    if not is_host_allowed(host_header, host) or (origin is not None and _parse_origin(origin) != host_header):
+    is_link = flask.request.headers.get("Sec-Fetch-Mode") == "navigate"
+    is_foreign = flask.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and not is_link
+    is_other_origin = origin is not None and _parse_origin(origin) != host_header
+    if is_foreign or is_other_origin or not is_host_allowed(host_header, host):
         reason = f"403: host {host_header!r} or the origin of the request is not allowed. Use this machine's address.\n"
         return flask.Response(reason, 403, mimetype="text/plain")
     return None

@@ -115,10 +115,8 @@ class Saved(Generic[T]):
         data = journal.read(self.name)
         try:
             value: T = msgspec.convert(self.default if data is None else self.upgrade(data), self.kind)
-        except msgspec.ValidationError as error:
-            raise JournalError(
-                f"{journal.folder} holds a damaged race ({self.name}: {error}). Choose another folder (--out)."
-            ) from error
+        except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
+            raise journal.damaged(self.name, error) from error
         return value
 
     def __set__(self, journal: "Journal", value: T) -> None:
@@ -189,7 +187,7 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        is_worth_saving = self.database.execute("SELECT 1 FROM trials LIMIT 1").fetchall() or self.read("fitted")
+        is_worth_saving = self.lock is None or self.count_runs() > 0 or self.read("fitted")
         self.database.close()
         if self.lock is not None:
             if not is_worth_saving and self.folder is not None:
@@ -205,9 +203,16 @@ class Journal:
                 created.rmdir()
 
     def read(self, name: str) -> Any:
-        """Return the value that is stored under a name, or None if there is none."""
-        row = self.database.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        """Return the value that is stored under a name, or None if there is none.
+
+        Raises:
+            JournalError: if the journal is damaged.
+        """
+        try:
+            row = self.database.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
+            return None if row is None else json.loads(row[0])
+        except (sqlite3.Error, ValueError) as error:
+            raise self.damaged(name, error) from error
 
     def write(self, name: str, value: Any) -> None:
         """Store a JSON-compatible value under a name."""
@@ -228,6 +233,17 @@ class Journal:
     def record(self, record: RaceRecord) -> None:
         self.write("record", to_json(record))
 
+    def count_runs(self) -> int:
+        """Return the number of finished training runs, from all environments.
+
+        Raises:
+            JournalError: if the journal is damaged.
+        """
+        try:
+            return int(self.database.execute("SELECT COUNT(*) FROM trials").fetchone()[0])
+        except sqlite3.Error as error:
+            raise self.damaged("trials", error) from error
+
     def finished(self) -> dict[str, Outcome]:
         """Return the outcomes of all finished trials from the same environment, by the key of the trial."""
         rows = self.database.execute("SELECT key, outcome FROM trials WHERE made = ?", (self.provenance,))
@@ -241,6 +257,10 @@ class Journal:
         ]
         with self._wrap_errors("cannot be written"), self.database:
             self.database.executemany("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?)", rows)
+
+    def damaged(self, name: str, error: Exception) -> JournalError:
+        """Return the error to raise if a part of the journal cannot be read."""
+        return JournalError(f"{self.folder} holds a damaged race ({name}: {error}). Choose another folder (--out).")
 
     def _lock(self, folder: Path) -> None:
         """Lock the folder against other races, until the lock is released or this process ends.

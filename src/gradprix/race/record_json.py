@@ -65,7 +65,7 @@ def read_record(data: Mapping[str, Any], mode: Mapping[str, Any] | None = None) 
     Raises:
         RecordError: if the record is of a later version, or damaged.
     """
-    schema = data.get("schema", 1)
+    schema = data.get("schema", 1) if isinstance(data, Mapping) else 1
     if schema not in range(1, SCHEMA_VERSION + 1):
         raise RecordError(
             f"its record has version {schema}, and this version of gradprix reads versions 1 to {SCHEMA_VERSION}: it "
@@ -73,7 +73,7 @@ def read_record(data: Mapping[str, Any], mode: Mapping[str, Any] | None = None) 
         )
     try:
         return msgspec.convert(_upgrade(data, mode) if schema == 1 else data, RaceRecord)
-    except (msgspec.ValidationError, KeyError, TypeError) as error:
+    except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
         raise RecordError(
             f"its record, of version {schema}, cannot be read ({error}). Run the command that began the race again: it "
             "makes a new record and reuses the finished runs."

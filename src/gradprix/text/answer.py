@@ -58,11 +58,8 @@ def answer_lines(record: "RaceRecord", code: str = ".") -> list[str]:
         code: text to append to the line with the reason, such as a colon and the constructor call of the optimizer.
     """
     shortened = format_equal_time(record), format_budget_sensitivity(record)
-    if all(entry.final.diverged == record.budget.seeds for entry in record.entries):
-        lines = [
-            f"{record.task}: every final run of every optimizer diverged, so there is nothing to choose between. "
-            "Look at the task's loss and data first; smaller learning rates may help."
-        ]
+    if _all_diverged(record):
+        lines = [f"{record.task}: {format_headline(record)}"]
     elif record.plan.baseline is not None:
         comparison, bounded = format_baseline_comparison(record, record.plan.baseline), record.verdict.bound is not None
         lines = [f"{record.task}: {comparison}", f"Recommended: {record.best.name} ({format_reason(record)}){code}"]
@@ -84,9 +81,14 @@ def format_headline(record: "RaceRecord") -> str:
     """Format the recommendation, with the upper bound of its regret.
 
     If several entries are within the margin of the best, all of them are recommended. Records of earlier versions have
-    no bound; then the leaders are named instead.
+    no bound; then the leaders are named instead. If every final run diverged, nothing is recommended.
     """
     verdict, metric = record.verdict, record.plan.metric
+    if _all_diverged(record):
+        return (
+            "every final run of every optimizer diverged, so there is nothing to choose between. Look at the task's "
+            "loss and data first; smaller learning rates may help."
+        )
     if verdict.bound is None or verdict.margin is None or verdict.level is None:
         leaders = format_list(verdict.leaders)
         return f"use {record.best.name}. {leaders} lead{'s' * (len(verdict.leaders) == 1)}."
@@ -112,6 +114,10 @@ def format_headline(record: "RaceRecord") -> str:
         bound, margin = (format_difference(metric, each, digits) for each in (verdict.bound, verdict.margin))
     text = f"use {record.best.name}. It is at most {bound} behind {best} {level}, more than the margin of {margin}"
     return f"{text}{_remedy(record)}."
+
+
+def _all_diverged(record: "RaceRecord") -> bool:
+    return all(entry.final.diverged == record.budget.seeds for entry in record.entries)
 
 
 def format_pick(record: "RaceRecord") -> str:

@@ -1,5 +1,6 @@
 """What the figures of a race show, as sentences: the titles of the figures."""
 
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from gradprix.utils.wording import format_count, format_list, format_number
 from .units import format_points, format_value
 
 if TYPE_CHECKING:
+    from gradprix.race.plan_description import MetricDescription
     from gradprix.race.record import EntryResult, RaceRecord
 
 NARROW = 0.5
@@ -25,7 +27,7 @@ def format_ranking_title(record: "RaceRecord") -> str:
     near = [entry.name for entry in others if abs(entry.final.mean - reference.final.mean) <= margin]
     value = f"{reference.name} ({format_value(metric, reference.final.mean)})"
     which = "the baseline" if record.plan.baseline else "the best mean"
-    distance = format_points(metric, margin)
+    distance = _format_margin(metric, margin)
     if len(near) == len(others):
         return f"All means are within {distance} of {which}, that of {value}."
     if not near:
@@ -35,6 +37,14 @@ def format_ranking_title(record: "RaceRecord") -> str:
     return f"{names} {verb} within {distance} of {which}, that of {value}."
 
 
+def _format_margin(metric: "MetricDescription", margin: float) -> str:
+    """Format the margin with the digits that it has: `0.25 points`."""
+    if not metric.percent:
+        return format_points(metric, margin)
+    points = f"{100 * margin:.3g}"
+    return f"{points} point{'s' * (points != '1')}"
+
+
 def format_pairs_title(record: "RaceRecord") -> str:
     """Count the significant comparisons, and name the entry that wins most of them."""
     pairs = record.verdict.pairs
@@ -42,7 +52,10 @@ def format_pairs_title(record: "RaceRecord") -> str:
     ahead = sum(pair.verdict is PairVerdict.SLIGHTLY_AHEAD for pair in pairs)
     if not winners:
         slight = f"; {format_count(ahead, 'lead')} within the margin" if ahead else ""
-        return f"None of the {len(pairs)} comparisons shows a difference beyond the margin{slight}."
+        which = f"None of the {len(pairs)} comparisons shows a" if len(pairs) > 1 else "The comparison shows no"
+        return f"{which} difference beyond the margin{slight}."
+    if len(pairs) == 1:
+        return f"The comparison shows a difference beyond the margin: {winners[0]} wins."
     text = (
         f"{len(winners)} of {format_count(len(pairs), 'comparison')} {'show' if winners[1:] else 'shows'} a difference"
     )
@@ -79,14 +92,27 @@ def format_standing(record: "RaceRecord", entry: "EntryResult") -> str:
 
 
 def format_sensitivity_title(record: "RaceRecord") -> str:
-    """Name the entry with the widest learning-rate tolerance, and that with the narrowest."""
-    entries = [entry for entry in record.ranking if "lr" in entry.tuned]
+    """Name the entries with the widest learning-rate tolerance, and the entry with the narrowest.
+
+    Entries whose tuning runs all diverged have no tolerance, and are left out.
+    """
+    entries = [
+        entry
+        for entry in record.ranking
+        if "lr" in entry.tuned and any(run.is_scored for run in record.tuning_runs[entry.name])
+    ]
+    if not entries:
+        return "All tuning runs diverged."
     widest, narrowest = (pick(entries, key=lambda entry: entry.tolerance_decades) for pick in (max, min))
     if widest.tolerance_decades < NARROW:
-        return f"Every optimizer needs its learning rate in a range of {_factor(widest)}× or less: tune it closely."
-    text = f"{widest.name} is most forgiving: learning rates in a range of {_factor(widest)}× come close to its best"
-    if _factor(narrowest) == _factor(widest):
-        return f"{text}."
+        which = "Every optimizer" if len(entries) > 1 else widest.name
+        return f"{which} needs its learning rate in a range of {_factor(widest)}× or less: tune it closely."
+    names = [entry.name for entry in entries if _factor(entry) == _factor(widest)]
+    rates = f"learning rates in a range of {_factor(widest)}× come close to"
+    if len(names) == len(entries):
+        return f"For {'each optimizer' if len(names) > 1 else widest.name}, {rates} its best."
+    best = "the best of each" if len(names) > 1 else "its best"
+    text = f"{_format_names(names, 'is', 'are')} most forgiving: {rates} {best}"
     if narrowest.tolerance_decades <= 0.05:
         return f"{text}; {narrowest.name} needs one learning rate of those tried."
     return f"{text}; for {narrowest.name}, it is {_factor(narrowest)}×."
@@ -107,12 +133,28 @@ def format_curves_title(record: "RaceRecord") -> str:
             for run in record.curves[entry.name].valid_metric
         ]
         middles[entry.name] = [median(run[at] for run in values) for at in ((len(values[0]) - 1) // 2, -1)]
-    half, last = (pick(middles, key=lambda name: middles[name][at]) for at in (0, 1))
-    if len(record.curves[last].valid_metric[0]) < 2:
-        return f"{last} has the best validation score after training."
+    half, last = (_names_of_best({name: each[at] for name, each in middles.items()}, pick) for at in (0, 1))
+    is_once = len(record.curves[last[0]].valid_metric[0]) < 2
+    if len(half) == len(last) == len(middles):
+        when = "after training" if is_once else "at half of training and at the end"
+        return f"All optimizers have the same median validation score {when}."
+    if is_once:
+        return f"{_format_names(last, 'has', 'have')} the best validation score after training."
     if half == last:
-        return f"{last} is ahead at half of training and at the end."
-    return f"By the median validation score, {half} is ahead at half of training, {last} at the end."
+        return f"{_format_names(half, 'is', 'are')} ahead at half of training and at the end."
+    first, names = _format_names(half, "is", "are"), format_list(last, MOST_NAMES)
+    return f"By the median validation score, {first} ahead at half of training, {names} at the end."
+
+
+def _names_of_best(scores: Mapping[str, float], pick: Callable[..., float]) -> list[str]:
+    """Return the names of all that have the best score."""
+    best = pick(scores.values())
+    return [name for name, score in scores.items() if score == best]
+
+
+def _format_names(names: Sequence[str], singular: str, plural: str) -> str:
+    """Format names with a verb: `adam is`, `adam and sgd are`."""
+    return f"{format_list(names, MOST_NAMES)} {plural if len(names) > 1 else singular}"
 
 
 def format_points_title(record: "RaceRecord") -> str:
@@ -123,12 +165,25 @@ def format_points_title(record: "RaceRecord") -> str:
 
 
 def format_budget_title(record: "RaceRecord") -> str:
-    """Name the entries with the best expected validation score after few trials, and after all."""
-    expected = record.efficiency.expected
+    """Name the entries with the best expected validation score after few trials, and after all.
+
+    The score of an entry without tuned hyperparameters is the same after any number of trials.
+    """
     pick = max if record.plan.metric.higher_is_better else min
-    most = min(map(len, expected.values()))
+    expected = {name: values for name, values in record.efficiency.expected.items() if values}
+    most = max(map(len, expected.values()))
     few = min(3, most)
-    first, last = (pick(expected, key=lambda name: expected[name][trials - 1]) for trials in (few, most))
-    if few == most or first == last:
-        return f"With {format_count(few, 'trial')}{'' if few == most else ' or more'}, {first} is expected to do best."
-    return f"With {format_count(few, 'trial')}, {first} is expected to do best, with {most}, {last}."
+    best = [
+        _names_of_best({name: values[min(trials, len(values)) - 1] for name, values in expected.items()}, pick)
+        for trials in range(few, most + 1)
+    ]
+    first, last = best[0], best[-1]
+    start = f"With {format_count(few, 'trial')}"
+    if all(len(names) == len(expected) for names in best):
+        return f"{start}{' or more' * (few < most)}, all optimizers are expected to do equally well."
+    if all(names == first for names in best):
+        return f"{start}{' or more' * (few < most)}, {_format_names(first, 'is', 'are')} expected to do best."
+    if first == last:
+        return f"{start} and with {most}, {_format_names(first, 'is', 'are')} expected to do best."
+    names = format_list(last, MOST_NAMES)
+    return f"{start}, {_format_names(first, 'is', 'are')} expected to do best, with {most}, {names}."

@@ -66,11 +66,13 @@ export function draw(svg, series, points, options) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const isLabelled = series.some(each => each.kind !== "faint") && width > 420;
   const right = width - (isLabelled ? MARGIN.right : 16), bottom = height - MARGIN.bottom;
-  const ys = [...series.flatMap(each => each.y), ...points.map(point => point.y)].filter(y => y > 0);
+  const ys = [...series.flatMap(each => each.y), ...points.map(point => point.y)];
   const strong = series.filter(each => each.kind !== "faint").flatMap(each => each.y).concat(points.map(p => p.y));
-  const top = Math.min(Math.max(...(strong.length ? strong : ys)) * 1.05, Math.min(...ys) * 1e6);
+  const yLog = options.yLog && ys.every(value => value >= 0); // a negative log-likelihood may be below 0
+  const low = Math.min(...ys.filter(value => !yLog || value > 0)), high = Math.max(...(strong.length ? strong : ys));
+  const top = yLog ? Math.min(high * 1.05, low * 1e6) : high + 0.05 * (high - low);
   const x = makeScale([...series.flatMap(each => each.x), ...points.map(point => point.x)], options.xLog, MARGIN.left, right);
-  const y = makeScale(ys.filter(value => value <= top), options.yLog, bottom, MARGIN.top);
+  const y = makeScale(ys.filter(value => value <= top), yLog, bottom, MARGIN.top);
   const nodes = [...axis(x, y, right, bottom, options)];
   const clip = value => Math.max(MARGIN.top, Math.min(bottom, y(value)));
   const labels = [];

@@ -22,7 +22,11 @@ function swatch(entry) {
   sample.setAttribute("width", 20);
   sample.setAttribute("height", 8);
   sample.setAttribute("aria-hidden", "true");
-  sample.innerHTML = `<line class="${entry.dash}" x1="1" x2="19" y1="4" y2="4" stroke="${entry.colour}"/>`;
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  for (const [key, value] of Object.entries({class: entry.dash, x1: 1, x2: 19, y1: 4, y2: 4, stroke: entry.colour})) {
+    line.setAttribute(key, value);
+  }
+  sample.append(line);
   return sample;
 }
 
@@ -82,7 +86,12 @@ function show(progress) {
 
 async function poll() {
   try {
-    const progress = await (await fetch(`${url}/progress`)).json();
+    const response = await fetch(`${url}/progress`);
+    if (response.status === 404) {
+      part("hint").textContent = "The folder of this race was deleted.";
+      return;
+    }
+    const progress = await response.json();
     if (progress.state === "finished") {
       if (wasRunning) location.reload(); // shows the report
       return;
