@@ -437,6 +437,19 @@ def test_names_of_a_modifier_and_its_base_do_not_collide() -> None:
     ]
 
 
+def test_optimizers_of_modified_rules_are_pickled_with_their_state() -> None:
+    params = parameters(torch.float64)
+    optimizer = construct(cautious(rules.lion), params, {"lr": 0.1})
+    give(params, 1)
+    optimizer.step()
+    again, copies = pickle.loads(pickle.dumps((optimizer, params)))
+    assert type(again) is type(optimizer)
+    for mine, held in ((optimizer, params), (again, copies)):
+        give(held, 2)
+        mine.step()
+    assert all(torch.equal(x, y) for x, y in zip(params, copies, strict=True))
+
+
 def test_equal_modifications_are_one_rule_and_one_class_and_are_pickled_by_expression() -> None:
     rule = clipped(cautious(rules.adamw), norm=1)
     assert rule is clipped(cautious(rules.adamw), norm=1)

@@ -107,6 +107,25 @@ def test_state_of_another_network_is_refused_before_anything_moves() -> None:
     assert torch.equal(a, torch.ones(4))
 
 
+@pytest.mark.parametrize("side", [8, 260], ids=["stacked", "alone"])
+@pytest.mark.parametrize("name", ["AdamW", "DoG", "Adafactor", "Shampoo", "Muon"])
+def test_matrices_that_are_transposed_at_the_same_address(name: str, side: int) -> None:
+    results = []
+    for fused in (None, False):
+        generator = torch.Generator().manual_seed(0)
+        params = [nn.Parameter(torch.randn(side, side, generator=generator, dtype=torch.float64)) for _ in range(3)]
+        optimizer = getattr(optim, name)(params, lr=0.1, fused=fused)
+        for t in range(4):
+            for x in params:
+                x.grad = torch.randn(side, side, generator=generator, dtype=torch.float64)
+            optimizer.step()
+            if t == 1:
+                params[1].data = params[1].data.T
+        results.append(params)
+    for ours, eager in zip(*results, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-9, atol=1e-9)
+
+
 class Wrapped(Tensor):
     """A tensor subclass, as libraries make them."""
 

@@ -196,6 +196,24 @@ class AdamWScheduleFree(
 class LAMB(RuleOptimizer, rule=rules.lamb, arguments="lr betas eps weight_decay * maximize"): ...
 
 
+class _FromRule(RuleOptimizer):
+    """Base of the classes that `from_rule` makes, whose instances are pickled with their rule.
+
+    No module contains these classes, so that pickle cannot find them by name.
+    """
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if "rule" not in vars(type(self)):  # a class that a user has derived
+            return super().__reduce_ex__(protocol)
+        return _without_state, (self.rule,), self.__getstate__()
+
+
+def _without_state(rule: rules.Rule) -> RuleOptimizer:
+    """Return an optimizer of a rule before its state is restored."""
+    cls = from_rule(rule)
+    return cls.__new__(cls)
+
+
 def from_rule(rule: rules.Rule) -> type[RuleOptimizer]:
     """Return the optimizer class of a rule: the existing class, or a new class for a custom or modified rule.
 
@@ -231,6 +249,6 @@ def _make_class(rule: rules.Rule) -> type[RuleOptimizer]:
     if rule.owns_weight_decay and "decoupled_weight_decay" not in rule.tree.conditions:
         arguments.pop("decoupled_weight_decay", None)  # it selects nothing
     arguments.pop("lr")
-    made = types.new_class(name, (RuleOptimizer,), {"rule": rule, "arguments": " ".join(["lr *", *arguments])})
+    made = types.new_class(name, (_FromRule,), {"rule": rule, "arguments": " ".join(["lr *", *arguments])})
     made.__module__, made.__qualname__ = "gradprix.optim", f"from_rule({rule.name})"
     return made

@@ -106,6 +106,7 @@ class KernelBatch(Batch):
             plain = (
                 set(map(type, gradients)) <= PLAIN_TYPES
                 and all(map(Tensor.is_contiguous, gradients))
+                and all(map(Tensor.is_contiguous, self.params))  # not after `x.data = x.data.T`, at the same address
                 and list(map(SIZE, gradients)) == self.sizes
                 and not any(x.grad.is_neg() for x in self.single)  # type: ignore[union-attr]
             )

@@ -144,7 +144,7 @@ class StackBatch:
         self.columns = {key: [state[key] for state in states] for key in keys if key in states[0]}
         tensors = [*params, *chain.from_iterable(self.columns.values())]
         self.addresses = list(map(Tensor.data_ptr, tensors))
-        self.sizes = list(map(SIZE, params))
+        self.sizes, self.strides = list(map(SIZE, params)), list(map(Tensor.stride, params))
         self.lengths, self.checked_starts = np.array(self.sizes), b""
         first = [params[0], params[0], *(self.columns.get(key, [None])[0] for key in keys)]
         if len(params) == 1:
@@ -178,6 +178,7 @@ class StackBatch:
                 set(map(type, gradients)) <= PLAIN_TYPES
                 and all(map(Tensor.is_contiguous, gradients))
                 and list(map(SIZE, gradients)) == self.sizes
+                and list(map(Tensor.stride, self.params)) == self.strides  # `x.data = x.data.T` has the same address
                 and list(map(Tensor.data_ptr, tensors)) == self.addresses
             )
             starts = np.fromiter(map(Tensor.data_ptr, gradients), np.int64, len(gradients))
