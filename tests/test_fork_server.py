@@ -208,6 +208,26 @@ if __name__ == "__main__":
 """
 
 
+END_DURING_START = """
+import time, torch
+from gradprix.executors import forked_process
+from gradprix.executors.fresh_process import FreshProcesses
+
+forked_process.MODULES = {modules!r}
+if {has_gpu}:
+    torch.cuda.device_count = lambda: 1
+FreshProcesses().submit(len, bytes(3_000_000))
+time.sleep(0.4)
+"""
+
+
+@pytest.mark.parametrize("has_gpu", [False, True], ids=["fork server", "new interpreter"])
+def test_a_program_that_ends_while_a_process_starts_prints_nothing(has_gpu: bool) -> None:
+    script = END_DURING_START.format(modules=LIGHT, has_gpu=has_gpu)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
+
+
 @pytest.mark.parametrize("seconds", [600, pytest.param(1, marks=pytest.mark.slow)], ids=["killed", "ends"])
 def test_servers_and_workers_end_with_their_program(seconds: int) -> None:
     program = subprocess.Popen(

@@ -190,7 +190,7 @@ def _run(files: Sequence[int]) -> int:
             set_environment({**dict.fromkeys(os.environ), **pickle.load(stream_of_objects)})
             spawn.prepare(pickle.load(stream_of_objects))
             process_obj = pickle.load(stream_of_objects)
-        except EOFError:  # the requester was interrupted
+        except (EOFError, pickle.UnpicklingError):  # the requester was interrupted, or has ended
             return 1
         finally:
             del current._inheriting  # type: ignore[attr-defined]

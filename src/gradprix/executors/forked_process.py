@@ -52,6 +52,8 @@ ENVIRONMENT = threading.Lock()
 _LOCK = threading.Lock()
 _SERVERS: dict[str, "Server"] = {}
 _REPLACED: list["Server"] = []
+_is_ending = False
+"""True once this program ends: then no process is started any more."""
 
 
 class Server:
@@ -147,6 +149,8 @@ def get_server(group: str, environment: Mapping[str, str]) -> Server | None:
         return None
     variables, settings = _server_settings(environment)
     with _LOCK:
+        if _is_ending:
+            return None
         server = _SERVERS.get(group)
         if server is None or server.settings != settings or not server.is_usable():
             if server is not None:
@@ -234,6 +238,8 @@ class ForkedProcess(LokyProcess):  # type: ignore[misc]
                 break
             with contextlib.suppress(EOFError, OSError):
                 return _ForkedPopen(process_obj, server)
+        if _is_ending:  # a new interpreter would find no process object, and print a traceback on standard output
+            raise ChildProcessError("no process is started while the program ends")
         return LokyProcess._Popen(process_obj)
 
 
@@ -321,6 +327,14 @@ def end_servers() -> None:
         server.end()
 
 
+def end_starts() -> None:
+    """Kill all fork servers and their child processes, and start no further process: this program ends."""
+    global _is_ending
+    with _LOCK:
+        _is_ending = True
+    end_servers()
+
+
 def _forget_servers() -> None:
     global _LOCK, ENVIRONMENT
     _LOCK, ENVIRONMENT = threading.Lock(), threading.Lock()
@@ -330,6 +344,6 @@ def _forget_servers() -> None:
     _REPLACED.clear()
 
 
-atexit.register(end_servers)  # runs before multiprocessing's own handler, which waits for the forks
+atexit.register(end_starts)  # runs before multiprocessing's own handler, which waits for the forks
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_servers)

@@ -15,7 +15,7 @@ import cloudpickle
 from joblib.externals.loky.backend.utils import kill_process_tree
 
 from .fork_server import end_children
-from .forked_process import ForkedProcess
+from .forked_process import ForkedProcess, end_starts
 from .worker_processes import own_settings, prepare_for_users_code, start_environment
 
 FAILED = b""
@@ -34,7 +34,8 @@ class FreshProcesses:
     def __init__(self) -> None:
         self._process: FreshProcess | None = None
         self._lock = threading.Lock()
-        atexit.register(self.stop)
+        self._start_lock = threading.Lock()
+        atexit.register(self._end)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
         """Call a function in a new process.
@@ -64,18 +65,27 @@ class FreshProcesses:
 
     def stop(self) -> None:
         """Kill the process of the current call."""
-        process = self._process
+        with self._start_lock:  # a process that is starting would find no process object, and print a traceback
+            process = self._process
         if process is not None:
             kill_process_tree(process)
 
+    def _end(self) -> None:
+        """Start no further process and kill the current one, at the end of this program."""
+        end_starts()  # first, so that `stop` does not wait for a fork server that still imports its modules
+        self.stop()
+
     def _ask(self, call: bytes, settings: tuple[Any, ...], environment: dict[str, str]) -> bytes:
-        answers, child_end = Pipe(duplex=False)
-        with answers:
-            with child_end:
-                process = FreshProcess(target=_answer, args=(child_end, call, settings), env=environment)
+        (answers, child_answers), (child_calls, calls) = Pipe(duplex=False), Pipe(duplex=False)
+        with answers, calls:
+            with child_answers, child_calls, self._start_lock:
+                process = FreshProcess(target=_answer, args=(child_calls, child_answers), env=environment)
                 process.start()
-            self._process = process
+                self._process = process
             try:
+                # Sent after the start, which is short: an object of this size fits into no pipe, so that the start
+                # would last until the process has imported its modules.
+                calls.send((call, settings))
                 return answers.recv_bytes()
             except (EOFError, OSError):  # the process died
                 return FAILED
@@ -84,16 +94,18 @@ class FreshProcesses:
                 process.join()
 
 
-def _answer(answers: "Connection[Any, Any]", call: bytes, settings: tuple[Any, ...]) -> None:
-    """Run a call and send its answer, then end this process with all threads and child processes of the call."""
+def _answer(calls: "Connection[Any, Any]", answers: "Connection[Any, Any]") -> None:
+    """Receive a call, run it and send its answer, then end this process with all its threads and child processes."""
     null_device = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # discard output, which the user's code has already printed in its first run
         os.dup2(null_device, stream)
     answer = FAILED
     with contextlib.suppress(BaseException):
+        call, settings = calls.recv()
         prepare_for_users_code(*settings)
         function, args = pickle.loads(call)
         answer = pickle.dumps(function(*args))
-    answers.send_bytes(answer)
+    with contextlib.suppress(OSError):  # the program that asked has ended
+        answers.send_bytes(answer)
     end_children()
     os._exit(0)
