@@ -233,7 +233,7 @@ def grokfast_adamw(
 def kate(
     x: Any, g: Any, t: int, s: Any, lr: float = 1e-2, delta: float = 0.0, eps: float = 1e-8, wd: float = 0.0
 ) -> Any:
-    """arXiv:2403.02648, Algorithm 1, whose η is `delta`, with ε in the denominators."""
+    """arXiv:2403.02648, whose η is `delta`, with ε in the denominators."""
     g = g + wd * x
     s["b2"] = s.get("b2", torch.zeros_like(x)) + g**2
     s["m2"] = s.get("m2", torch.zeros_like(x)) + delta * g**2 + g**2 / (s["b2"] + eps)

@@ -173,7 +173,7 @@ def test_known_causes_are_found_in_trained_models() -> None:
         task = line(inputs, targets, [1.0] * 20, epochs=epochs, schedule=schedule)
         values = rules.sgd.values(lr=lr)
         trials = [Trial(rules.sgd, values, seed, batch_size, epochs, schedule, True) for seed in range(8)]
-        runs[name] = watch(task, trials, ExecutionMode(), math.inf)
+        runs[name] = watch(task, trials, ExecutionMode())
     found = findings_of(runs, ["good", "also good"], {name: each[1] for name, each in settings.items()})
 
     for name, (*_, wanted) in settings.items():

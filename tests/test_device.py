@@ -4,7 +4,6 @@ What it cannot show is what a real one does by itself: how it rounds, how long i
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import attrgetter
@@ -293,9 +292,9 @@ def test_a_race_there_can_be_looked_into_and_timed(monkeypatch: pytest.MonkeyPat
     plan = make_plan("digits", "adam,momentum,lamb", **SMALL)
     trials = [plan.final_trial(entry, {"lr": entry.default_rate}, 0) for entry in plan.entries]
     trials.sort(key=lambda trial: trial.rule.name)
-    here = watch(plan.task, trials, STACKED, math.inf)
+    here = watch(plan.task, trials, STACKED)
     with pretended(monkeypatch):
-        there = watch(plan.task, trials, THERE, math.inf)
+        there = watch(plan.task, trials, THERE)
         assert all(0 < s < 10 for s in seconds_of_steps(plan.task, trials, "meta"))
     for a, b in zip(here, there, strict=True):
         assert a.updates == pytest.approx(b.updates, rel=1e-3)

@@ -257,7 +257,7 @@ def test_a_race_that_is_killed_twenty_times_ends_as_one_left_alone(tmp_path: Pat
 
 def test_a_result_is_data_frames(finished: Path) -> None:
     result = gp.load(finished)
-    assert list(result.verdict.columns) == ["a", "b", "difference", "low", "high", "p", "words", "more_seeds"]
+    assert list(result.verdict.columns) == ["a", "b", "difference", "low", "high", "p", "verdict", "more_seeds"]
     assert len(result.verdict) == 1
     assert list(result.entries["entry"]) == [result.verdict["a"][0], result.verdict["b"][0]]
     assert len(result.trials) == 4

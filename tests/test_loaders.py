@@ -347,7 +347,7 @@ def test_a_race_says_why_models_are_trained_one_at_a_time(kind: str, says: str) 
 @pytest.mark.parametrize("kind", ["padded", "strings", "joined"])
 def test_runs_with_batches_of_different_shapes_are_diagnosed(kind: str) -> None:
     of = task(lambda: gp.Data.from_dataset(PAIRS, collate_fn=COLLATED[kind][0]), batch_size=8)
-    (run,) = watch(of, [trial()], SEQUENTIAL, 60.0)
+    (run,) = watch(of, [trial()], SEQUENTIAL)
     assert run.points
     assert run.outcome.test_metric == train_stack(of, [trial()], mode=SEQUENTIAL)[0].test_metric
     assert next(TaskProblem(of, 3).losses())[0].item() == pytest.approx(step_losses(of, SEQUENTIAL)[0], rel=1e-5)

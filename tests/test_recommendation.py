@@ -89,7 +89,7 @@ def test_an_entry_that_tuning_could_have_made_better_is_not_called_worse() -> No
     given: dict[str, Any] = {"higher_is_better": True, "margin": 0.1}
     assert judge(values, **given).pairs[0].words == "wins"
     (pair,) = judge(values, **given, tuning={"a": 0.5, "b": 0.5}).pairs
-    assert pair.words == "not settled"
+    assert pair.words == "inconclusive"
     assert pair.more_seeds is None, "no number of seeds would change that"
 
 

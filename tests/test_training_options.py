@@ -573,7 +573,7 @@ def test_traces_and_explanations_use_the_options():
     for name, x in row_parameters(trainer, 0).items():
         layer = traced.layers[name]
         torch.testing.assert_close(layer.points[-1].to(x).flatten(), x.flatten()[layer.index], rtol=1e-4, atol=1e-5)
-    (run,) = watch(task, [trial], MODES["stacked"], 60.0)
+    (run,) = watch(task, [trial], MODES["stacked"])
     assert run.lasted
     assert run.points
     assert max(run.gradients) <= 0.4 * (1 + 1e-5)

@@ -26,8 +26,8 @@ NOISE = [0.1 * x for x in (-3, -1, 0, 2, 1, -2, 3, 0, 1, -1, 2, -2, 1, 0, -1, 0)
         (1.0, 0.5, "wins"),
         (1.0, 2.0, "slightly ahead"),
         (0.01, 0.5, "ties"),
-        (0.01, 0.05, "not settled"),
-        (0.03, 0.0, "not settled"),
+        (0.01, 0.05, "inconclusive"),
+        (0.03, 0.0, "inconclusive"),
     ],
 )
 def test_the_four_words(gap: float, margin: float, expected: str) -> None:
@@ -76,14 +76,14 @@ def test_open_pairs_say_about_how_many_more_seeds() -> None:
 
     for gap, more in ((0.10, 16), (0.07, 48), (0.05, None), (0.035, None), (0.01, None)):
         pair = seen(16, 0.025, gap)
-        assert pair.words == "not settled"
+        assert pair.words == "inconclusive"
         if more is not None:
             assert pair.more_seeds == more, gap
             assert seen(16 + more, 0.015 if more == 16 else 0.025, gap, 0.05).words == "wins"
         elif pair.more_seeds is not None:
             assert pair.more_seeds > 48
             assert seen(16 + pair.more_seeds, 0.025, gap, 0.05).words == "wins"
-            assert seen(16 + pair.more_seeds // 2, 0.025, gap, 0.05).words == "not settled"
+            assert seen(16 + pair.more_seeds // 2, 0.025, gap, 0.05).words == "inconclusive"
     assert seen(16, 0.025, 0.01).more_seeds is None, "not even 300 seeds would"
     assert seen(64, 0.01, 0.02, 0.05).more_seeds is None, "nothing is left to look with"
 
@@ -94,7 +94,7 @@ def test_examples_of_one_test_set_do_not_grow_with_seeds() -> None:
     values = {name: row.tolist() for name, row in zip("ab", table.mean(2), strict=True)}
     given = {"higher_is_better": True, "margin": 0.0, "level": 0.035}
     (pair,) = judge(values, **given, parts=dict(zip("ab", table, strict=True))).pairs
-    assert pair.words == "not settled"
+    assert pair.words == "inconclusive"
     assert pair.more_seeds is None, "the spread over examples stays"
 
 
@@ -270,7 +270,7 @@ def false_words(races: int, of_parts: float, given: bool) -> float:
         values = {name: row.tolist() for name, row in zip("abcde", table.mean(2), strict=True)}
         parts = dict(zip("abcde", table, strict=True)) if given else None
         verdict = judge(values, higher_is_better=True, margin=0.0, parts=parts)
-        found += any(pair.words != "not settled" for pair in verdict.pairs)
+        found += any(pair.words != "inconclusive" for pair in verdict.pairs)
     return found / races
 
 

@@ -1,7 +1,9 @@
 """Why an entry placed where it did: what is measured is right, planted causes are named, other cases are silent."""
 
+import itertools
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,8 +25,9 @@ from gradprix.explain.diagnosis import (
     measure_step_length,
     report_divergence,
 )
-from gradprix.explain.levels import measure_levels
+from gradprix.explain.levels import EARLY, LATE, measure_levels
 from gradprix.explain.loss_probe import LossProbe
+from gradprix.explain.measurement_cost import BUDGET, GRID, choose_points, count_cost, measured_steps
 from gradprix.explain.network_measures import Point, estimate_noise, measure
 from gradprix.explain.replay import ReplayedRun, watch
 from gradprix.race import ENTRIES, Local, load, make_plan, run
@@ -75,7 +78,7 @@ def looked_at(
 ) -> list[ReplayedRun]:
     size = task.batch_size if batch_size is None else batch_size
     trials = [Trial(rule, rule.values(**values), s, size, task.epochs, task.schedule, True) for s in range(seeds)]
-    return watch(task, trials, ExecutionMode(), math.inf)
+    return watch(task, trials, ExecutionMode())
 
 
 def worn_out(runs: list[ReplayedRun]) -> bool:
@@ -99,7 +102,7 @@ def test_runs_that_are_watched_end_as_they_did() -> None:
         Trial(rule, rule.values(lr=lr), seed, 32, 2, "cosine", True)
         for seed, (rule, lr) in enumerate(((rules.adam, 0.01), (rules.sgd, 0.1)))
     ]
-    seen = watch(digits, trials, ExecutionMode(), math.inf)
+    seen = watch(digits, trials, ExecutionMode())
 
     for one, other in zip(train_stack(digits, trials), seen, strict=True):
         assert replace(one) == other.outcome
@@ -108,6 +111,26 @@ def test_runs_that_are_watched_end_as_they_did() -> None:
     sgd = seen[1]
     for t, u, g in zip(sgd.steps[:-1], sgd.updates, sgd.gradients, strict=False):
         assert u == pytest.approx(0.1 * schedule("cosine", sgd.steps[-1])(t - 1) * g, rel=1e-4)
+
+
+def test_measured_steps_do_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.perf_counter", partial(next, itertools.count(0.0, 1_000.0)))
+    trial = Trial(rules.sgd, rules.sgd.values(lr=0.1), 0, 32, 1, "cosine", True)
+    (run,) = watch(digits, [trial], ExecutionMode())
+    assert len(run.points) == GRID
+
+
+def test_more_costly_measurements_are_made_at_fewer_steps_early_and_late() -> None:
+    cost = count_cost(digits, 0, 32)
+    assert cost == count_cost(digits, 0, 32)
+    assert cost[1] > 3 * cost[0] > 0
+    assert choose_points(cost, 80, BUDGET) == tuple(range(GRID)), "ten optimizers on digits"
+    chosen = [choose_points((0.1, 1.0), 80, budget) for budget in (0, 100, 170, 300, 500, 1_000)]
+    assert chosen == sorted(chosen, key=len)
+    for points in chosen[1:]:
+        shares = [share for share, is_complete in measured_steps(1_000, points).items() if is_complete]
+        assert any(EARLY[0] <= share / 1_000 < EARLY[1] for share in shares), points
+        assert points == (0, 1) or any(LATE[0] <= share / 1_000 < LATE[1] for share in shares), points
 
 
 def test_curvature_and_steps_are_those_of_the_dense_hessian() -> None:
@@ -538,12 +561,12 @@ def test_a_race_is_explained_once_and_kept(tmp_path: Any) -> None:
 def test_other_optimizers_and_networks_one_at_a_time_are_explained_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradprix.explain._why.MEASURED_SEEDS", 2)
     plan = make_plan("digits", [ENTRIES["adam"], "muon"], trials=1, seeds=6, epochs=1)
-    told = why(plan, run(plan, None, Local(1)), Local(1), seconds=600).record.diagnosis
+    told = why(plan, run(plan, None, Local(1)), Local(1), budget=600).record.diagnosis
 
     assert {m.kind for m in told.entries["muon"].measurements} >= {"steps", "noise", "hard"}, told
     task, values = replace(digits, epochs=1), rules.adam.values(lr=0.01)
     trials = [Trial(rules.adam, values, seed, task.batch_size, 1, task.schedule, True) for seed in range(2)]
-    both = [average_updates(watch(task, trials[:count], ExecutionMode(), 0.0)) for count in (1, 2)]
+    both = [average_updates(watch(task, trials[:count], ExecutionMode(), ())) for count in (1, 2)]
     assert all(len(each.step) == len(each.ratio) for each in both)
     assert both[0].step == both[1].step
 

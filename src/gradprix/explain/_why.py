@@ -1,4 +1,4 @@
-"""Explanation of a race's result: the final runs are replayed and measured within a time limit."""
+"""Explanation of a race's result: the final runs are replayed and measured."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,29 +19,29 @@ from gradprix.training.torch_optimizer_adapter import needs_closure
 from .comparisons import compare_levels, find_traits
 from .diagnosis import average_updates, compare_measurement, diagnose, report_divergence
 from .levels import measure_levels
+from .measurement_cost import BUDGET, choose_points, count_cost
 from .preconditioner import settles_below
 from .replay import ReplayedRun, watch
 
 MEASURED_SEEDS = 8
 """Number of final runs per entry that are measured; confidence intervals are over runs. Comparisons of entries need six
 at least."""
-SECONDS = 60.0
-"""Time limit in seconds for all measurements of a race, not counting the replayed training."""
-MEASURES = 4
+MEASURES = 5
 """Version of the measurements. Incrementing it invalidates saved explanations."""
 
 
-def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) -> Result:
+def why(plan: Plan, result: Result, engine: Executor, budget: float = BUDGET) -> Result:
     """Explain the final runs of a race and save the explanation with it.
 
     The replayed runs are bitwise equal to the original ones, so that the measurements apply to the networks that the
-    race evaluated. If a saved explanation used the same plan and at least the same time limit, it is returned instead.
+    race evaluated. If a saved explanation used the same plan and at least the same budget, it is returned instead.
 
     Args:
         plan: plan of the race.
         result: result of the race.
         engine: executor that replays the runs.
-        seconds: time limit for the measurements; with a smaller limit, fewer measurements are made.
+        budget: nominal seconds for the measurements. If the counted work exceeds it, runs are measured at fewer steps.
+            The result depends on the race and this number alone, not on the speed of the machine.
 
     Returns:
         The result with a `diagnosis` in its record. For each entry, the diagnosis holds measurements (a number, its
@@ -53,14 +53,14 @@ def why(plan: Plan, result: Result, engine: Executor, seconds: float = SECONDS) 
     """
     check_explainable(plan)
     saved = result.record.diagnosis
-    if saved is not None and saved.identity == (plan.key, MEASURES) and saved.budget >= seconds:
+    if saved is not None and saved.identity == (plan.key, MEASURES) and saved.budget >= budget:
         return result
     start_time = time.perf_counter()
-    entries, families = _diagnose_runs(plan, result, _replay_runs(plan, result, engine, seconds))
+    entries, families = _diagnose_runs(plan, result, _replay_runs(plan, result, engine, budget))
     elapsed = round(time.perf_counter() - start_time, 1)
     diagnosis = Diagnosis(
         identity=(plan.key, MEASURES),
-        budget=seconds,
+        budget=budget,
         runs=min(MEASURED_SEEDS, plan.seeds),
         seconds=elapsed,
         entries=entries,
@@ -79,7 +79,7 @@ def check_explainable(plan: Plan) -> None:
         raise ValueError("the models of a training loop are not accessible: only a task can be explained.")
 
 
-def _replay_runs(plan: Plan, result: Result, engine: Executor, seconds: float) -> dict[str, list[ReplayedRun]]:
+def _replay_runs(plan: Plan, result: Result, engine: Executor, budget: float) -> dict[str, list[ReplayedRun]]:
     """Return the replayed runs of each entry, in the order of the seeds."""
     is_fixed = result.folder is not None or any(needs_closure(entry.rule) for entry in plan.entries)
     mode = result.record.plan.mode if is_fixed else ExecutionMode()
@@ -89,10 +89,12 @@ def _replay_runs(plan: Plan, result: Result, engine: Executor, seconds: float) -
     # A stack holds the runs of one seed: one network per entry at most, which needs no more memory than the race.
     selected.sort(key=lambda pair: (pair[0].seed, pair[0].stack_key, pair[0].update_key))
     runs: dict[str, list[ReplayedRun]] = {entry.name: [] for entry in plan.entries}
+    largest = max((trial for trial, _ in selected), key=lambda trial: (not trial.batch_size, trial.batch_size))
+    cost = engine.call(count_cost, plan.task, largest.seed, largest.batch_size)
+    points = choose_points(cost, len(selected), budget)
     for _, stack in groupby(selected, key=lambda pair: (pair[0].seed, pair[0].stack_key)):
         trials, names = zip(*stack, strict=True)
-        share = len(trials) / len(selected)
-        for name, run in zip(names, engine.call(watch, plan.task, trials, mode, seconds * share), strict=True):
+        for name, run in zip(names, engine.call(watch, plan.task, trials, mode, points), strict=True):
             runs[name].append(run)
     return runs
 

@@ -1,6 +1,5 @@
 """Replay of a race's final runs, bitwise identical to the original runs, with measurements."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,16 +13,13 @@ from gradprix.training import Callback, ExecutionMode, Outcome, Trainer, Trial
 from gradprix.utils.devices import CPU, placed
 
 from .loss_probe import LossProbe
+from .measurement_cost import SUBSETS, measured_steps
 from .network_measures import Point, measure
 from .preconditioner import gain, settles_below
 
 Tensors = Mapping[str, Tensor]
 MOVES = 100
 """Number of steps at which update statistics are recorded."""
-LOOKS = 12
-"""Number of steps at which networks are measured, if time allows."""
-WHOLLY = 2
-"""One in this many measurements includes gradient noise and sharpness."""
 
 
 @dataclass
@@ -56,19 +52,21 @@ class ReplayedRun:
         return self.outcome is None or self.outcome.diverged is None
 
 
-def watch(task: Task, trials: Sequence[Trial], mode: ExecutionMode, seconds: float) -> list[ReplayedRun]:
+def watch(
+    task: Task, trials: Sequence[Trial], mode: ExecutionMode, points: tuple[int, ...] = SUBSETS[0]
+) -> list[ReplayedRun]:
     """Replay the training of some trials and measure their networks.
 
     Args:
         task: the problem.
         trials: trials with the same batch size, epochs, schedule and evaluation.
         mode: execution mode of the race; measurements always run on the CPU.
-        seconds: time limit for the measurements, not counting the training; measurements beyond it are skipped.
+        points: steps at which networks are measured, as indices in a grid of steps; see `measurement_cost`.
 
     Returns:
         One run per trial, in the given order.
     """
-    recorder = UpdateRecorder(task, trials, seconds)
+    recorder = UpdateRecorder(task, trials, points)
     outcomes = Trainer(task, trials, mode, [recorder]).run()
     for run, outcome in zip(recorder.runs, outcomes, strict=True):
         run.outcome = outcome
@@ -81,13 +79,13 @@ class UpdateRecorder(Callback):
     Args:
         task: the problem.
         trials: the trials of the trainer.
-        seconds: time limit for the measurements.
+        points: steps at which networks are measured, as indices in a grid of steps.
     """
 
-    def __init__(self, task: Task, trials: Sequence[Trial], seconds: float) -> None:
+    def __init__(self, task: Task, trials: Sequence[Trial], points: tuple[int, ...]) -> None:
         self.runs = [ReplayedRun() for _ in trials]
         self.probes = {trial.seed: LossProbe(task, trial.seed) for trial in trials}
-        self.seconds, self.spent = seconds, 0.0
+        self.points = points
         self.weights: dict[str, Tensor] | None = None  # before the current step, if it is recorded or measured
         self.gradients: Tensors = {}
         self.factor, self.is_measured = 1.0, False
@@ -95,11 +93,7 @@ class UpdateRecorder(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, gradients: Tensors, factor: float) -> None:
         """Save the weights before a step that is recorded or measured."""
-        # Spread the time limit evenly over the run: skip a measurement that would exceed its share so far.
-        self.is_measured = (
-            trainer.step in _measured_steps(trainer.total_steps)
-            and self.spent <= self.seconds * trainer.step / trainer.total_steps
-        )
+        self.is_measured = trainer.step in measured_steps(trainer.total_steps, self.points)
         if self.is_measured or trainer.step in _recorded_steps(trainer.total_steps):
             self.weights = {name: x.clone() for name, x in trainer.stack.parameters.items()}
             self.gradients, self.factor = gradients, factor
@@ -128,8 +122,8 @@ class UpdateRecorder(Callback):
                 target.append(value)
 
     def _measure_networks(self, trainer: Trainer, updates: Tensors, weights: Tensors) -> None:
-        start_time, stack = time.perf_counter(), trainer.stack
-        is_complete = _measured_steps(trainer.total_steps)[trainer.step]
+        stack = trainer.stack
+        is_complete = measured_steps(trainer.total_steps, self.points)[trainer.step]
         for place, row in enumerate(stack.rows.tolist()):
             if row >= stack.count or trainer.diverged[row] is not None:
                 continue
@@ -152,20 +146,12 @@ class UpdateRecorder(Callback):
             if point.finite:
                 self.runs[trainer.order[row]].points.append(point)
             self._earlier[row] = own_weights
-        self.spent += time.perf_counter() - start_time
 
 
 @cache
 def _recorded_steps(steps: int) -> set[int]:
     """Return the steps at which updates are recorded, for a run of `steps` steps."""
     return {1 + round(i * (steps - 1) / (MOVES - 1)) for i in range(MOVES)}
-
-
-@cache
-def _measured_steps(steps: int) -> dict[int, bool]:
-    """Return the steps at which networks are measured, each with True if gradient noise and sharpness are included."""
-    chosen_steps = sorted({max(1, round((i + 0.5) / LOOKS * steps)) for i in range(LOOKS)})
-    return {step: i % WHOLLY == WHOLLY // 2 for i, step in enumerate(chosen_steps)}
 
 
 def _gains(trainer: Trainer, place: int, trial: Trial, factor: float) -> Tensors | None:

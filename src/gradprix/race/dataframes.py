@@ -21,7 +21,7 @@ def verdict(record: RaceRecord) -> pd.DataFrame:
         (pair.a, pair.b, pair.difference, *pair.ci95, pair.p, pair.verdict.value, pair.more_seeds)
         for pair in record.verdict.pairs
     ]
-    return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "p", "words", "more_seeds"])
+    return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "p", "verdict", "more_seeds"])
 
 
 def entries(record: RaceRecord) -> pd.DataFrame:

@@ -137,7 +137,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         identity: hash of the plan, and version of the measurements.
-        budget: time limit of the measurements in seconds.
+        budget: limit of the counted work of the measurements in nominal seconds; in earlier records, of their time.
         runs: number of final runs per entry that were measured.
         seconds: duration of the diagnosis.
         entries: diagnosis of each entry, by its name.

@@ -27,7 +27,11 @@ class PairVerdict(StrEnum):
     WINS = "wins"
     SLIGHTLY_AHEAD = "slightly ahead"
     TIES = "ties"
-    INCONCLUSIVE = "not settled"
+    INCONCLUSIVE = "inconclusive"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "PairVerdict | None":
+        return cls.INCONCLUSIVE if value == "not settled" else None  # in races that earlier versions saved
 
 
 class Pair(msgspec.Struct, frozen=True):
