@@ -272,6 +272,29 @@ def test_all_are_shown_a_row_each_with_verdicts_counted(quick: dict[str, dict[st
     assert f"{count} do not hold" in text
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "text"),
+    [
+        (["does not hold"], "1 does not hold"),
+        (["holds", "holds only if the step is small"], "1 holds, 1 holds only on a condition"),
+        (["not settled", "holds", "holds"], "2 hold, 1 is not settled"),
+    ],
+)
+def test_counts_agree_with_their_verbs(verdicts: list[str], text: str) -> None:
+    assert claims.format_counts({"verdict": verdict} for verdict in verdicts) == text
+
+
+def test_redirected_lines_end_without_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.padding import Padding
+
+    from gradprix.show.terminal import console
+
+    console().print(Padding("word " * 60, (0, 0, 0, 4)))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 3
+    assert all(line == line.rstrip() for line in lines)
+
+
 def test_they_can_be_listed_without_being_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "run", lambda *_: pytest.fail("it was tested"))
     done = CliRunner().invoke(app, ["claims", "--list"])

@@ -1,6 +1,7 @@
 """Races on what a user has: a task in a file, a training loop, more than a learning rate to tune."""
 
 import json
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,7 +21,7 @@ from gradprix.cli import app
 from gradprix.race import ENTRIES, TaskError, make_plan
 from gradprix.race.plan import Plan
 from gradprix.rules import choice, log, one_minus
-from gradprix.tasks.loop import make_loop
+from gradprix.tasks.loop import Loop, make_loop
 from gradprix.training.loop_runner import run_loop
 from gradprix.training.trial import Trial
 from gradprix.tuning.tuner import Score
@@ -221,6 +222,21 @@ def test_weights_that_are_no_numbers_have_diverged_whatever_the_score_says() -> 
 def test_a_loop_called_train_is_named_after_its_file() -> None:
     assert make_loop(train, "min").name == __name__.rpartition(".")[2]
     assert make_loop(partial(learns, how="x"), "min").name == "learns"
+
+
+def test_a_loop_called_train_of_a_script_is_named_after_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "loop.py"
+    script.write_text("def train(make_optimizer, seed):\n    yield {'valid': 0.0}\n")
+    names = runpy.run_path(str(script), run_name="__main__")
+    monkeypatch.delattr("__main__.__file__", raising=False)  # as in a notebook
+    in_notebook = make_loop(names["train"], "min")
+    monkeypatch.setattr("__main__.__file__", str(script), raising=False)
+    in_script = make_loop(names["train"], "min")
+    assert (in_notebook.name, in_script.name) == ("train", "loop")
+    assert in_notebook.fingerprint == in_script.fingerprint, "saved training runs are found"
+    assert in_script.fingerprint == Loop("train", names["train"], in_script.metric).fingerprint
 
 
 # Tasks in files

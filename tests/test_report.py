@@ -545,6 +545,20 @@ def test_several_tuned_values_have_a_panel_each():
     assert "against each value that was tuned" in own(report(record))
 
 
+def test_columns_that_are_empty_for_all_entries_are_left_out_with_the_reason():
+    record = made_up()
+    missed = {name: (None,) * len(GOOD) for name in VALUES}
+    empty = replace(record.efficiency, examples=missed, default=dict.fromkeys(VALUES))
+    page = ParsedPage(report(replace(record, efficiency=empty)))
+    table = _efficiency.format_speed(replace(record, efficiency=empty))
+    assert table.columns == ["tuned", "reached the target", "time per step"]
+    assert {tuple(cells[1:]) for cells in table.rows.values()} == {("0 of 8", "2 ms")}
+    assert len(table.notes) == 2
+    assert all(note in page.text for note in table.notes)
+    whole = _efficiency.format_speed(record)
+    assert (len(whole.columns), whole.notes) == (7, [])
+
+
 def test_what_was_reached_with_less_is_in_a_table():
     record = made_up()
     text = own(report(record))

@@ -68,15 +68,22 @@ def get_claim(name: str) -> Claim:
 
 
 def format_counts(records: Iterable[Mapping[str, Any]]) -> str:
-    """Format the number of claims by verdict: `12 hold, 8 hold only on a condition, 11 do not hold`.
+    """Format the number of claims by verdict: `12 hold, 1 holds only on a condition, 11 do not hold`.
 
     Args:
         records: records as returned by `Result.to_dict`.
     """
     counts = Counter("holds only if" if " only if" in r["verdict"] else r["verdict"] for r in records)
-    phrases = ("hold", "hold only on a condition", "do not hold", "are not settled")
+    phrases = (
+        ("holds", "hold"),
+        ("holds only on a condition", "hold only on a condition"),
+        ("does not hold", "do not hold"),
+        ("is not settled", "are not settled"),
+    )
     return ", ".join(
-        f"{counts[verdict]} {phrase}" for verdict, phrase in zip(VERDICTS, phrases, strict=True) if counts[verdict]
+        f"{counts[verdict]} {singular if counts[verdict] == 1 else plural}"
+        for verdict, (singular, plural) in zip(VERDICTS, phrases, strict=True)
+        if counts[verdict]
     )
 
 

@@ -83,6 +83,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
     from rich.text import Text
 
     from gradprix.claims import format_counts
+    from gradprix.utils.wording import format_count
 
     parts: list[RenderableType] = []
     for record in records:
@@ -92,7 +93,7 @@ def summary(records: Sequence[Mapping[str, Any]]) -> "RenderableType":
         )
         parts += [Text(record["id"], "bold"), Padding(details, (0, 0, 0, 4))]
     hint = "Prediction, decision rule and all numbers of a claim: gradprix claims ID"
-    return Group(*parts, Text(), Text(f"{len(records)} claims: {format_counts(records)}."), Text(hint))
+    return Group(*parts, Text(), Text(f"{format_count(len(records), 'claim')}: {format_counts(records)}."), Text(hint))
 
 
 def claim_details(record: Mapping[str, Any], quick: bool = False) -> "RenderableType":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
@@ -75,9 +76,40 @@ def format_best_by_trials(record: RaceRecord) -> list[str]:
     return phrases
 
 
-def format_speed(record: RaceRecord) -> dict[str, list[str]]:
-    """Format the table of efficiency: a list of cells for each entry, by its name."""
-    return {entry.name: _format_entry_speed(record, entry) for entry in record.ranking}
+@dataclass(frozen=True)
+class SpeedTable:
+    """Table of efficiency.
+
+    Args:
+        columns: titles of the columns after the entry.
+        rows: a list of cells for each entry, by its name.
+        notes: a sentence for each reason why columns are left out.
+    """
+
+    columns: list[str]
+    rows: dict[str, list[str]]
+    notes: list[str]
+
+
+def format_speed(record: RaceRecord) -> SpeedTable:
+    """Format the table of efficiency. Columns that are empty for all entries are left out."""
+    points = " (pp)" if record.plan.metric.percent else ""
+    unit = "epochs" if record.plan.loop else "examples"
+    columns = ["at its default", "tuned", f"gained by tuning{points}", "reached the target", f"{unit} until then"]
+    columns += [] if record.plan.loop else ["time per step", "time until then"]
+    rows = {entry.name: _format_entry_speed(record, entry) for entry in record.ranking}
+    shown = [i for i in range(len(columns)) if any(row[i] != "-" for row in rows.values())]
+    omitted = {column for i, column in enumerate(columns) if i not in shown}
+    unknown = unit if record.plan.loop else f"{unit} and time"
+    reasons = {
+        "at its default": "No default learning rate lies in the range that was tried.",
+        f"{unit} until then": f"No entry reached the target in most of its runs: {unknown} until then are unknown.",
+    }
+    return SpeedTable(
+        [columns[i] for i in shown],
+        {name: [row[i] for i in shown] for name, row in rows.items()},
+        [reason for column, reason in reasons.items() if column in omitted],
+    )
 
 
 def _format_entry_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
@@ -85,7 +117,7 @@ def _format_entry_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
 
     Returns:
         The score with the default learning rate, the tuned score, their difference, the number of runs that reached the
-        target, the number of examples until then, and, if known, the duration of a step and the time to the target.
+        target, the number of examples until then, and, for tasks, the duration of a step and the time to the target.
     """
     efficiency, name = record.efficiency, entry.name
     turn = 1 if record.plan.metric.higher_is_better else -1
@@ -99,9 +131,9 @@ def _format_entry_speed(record: RaceRecord, entry: EntryResult) -> list[str]:
         f"{sum(x is not None for x in examples)} of {len(examples)}",
         "-" if seen is None else f"{seen:,.0f}",
     ]
-    step = record.cost.step_seconds[name]
-    if step is not None:
-        cells += [format_seconds(step), format_seconds(seconds(record, entry))]
+    if not record.plan.loop:
+        step = record.cost.step_seconds[name]
+        cells += ["-" if step is None else format_seconds(step), format_seconds(seconds(record, entry))]
     return cells
 
 

@@ -1,7 +1,8 @@
 """Terminal output of plans, results and tables."""
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -42,7 +43,28 @@ def console(stderr: bool = False) -> Console:
     """
     made = Console(highlight=False, stderr=stderr, file=None if stderr else results())
     made.width = min(made.width, WIDEST)
+    if not stderr and not made.is_terminal:
+        made.file = cast(IO[str], UnpaddedStream(made.file))
     return made
+
+
+class UnpaddedStream:
+    """A text stream that removes spaces at the ends of lines, with which Rich fills them to the width of the output.
+
+    Args:
+        stream: the stream to write to. Each text must consist of whole lines, as Rich writes them.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text without the spaces at the ends of its lines."""
+        self._stream.write(re.sub(" +$", "", text, flags=re.MULTILINE))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def answer(result: Result) -> RenderableType:

@@ -2,9 +2,11 @@
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from .fingerprint import fingerprint
@@ -30,6 +32,7 @@ class Loop:
         baseline: score of a diverged run; if None, the worst score of the final runs.
         about: description in one sentence.
         noise: as in `Task`.
+        hashed_name: name in the fingerprint; None for `name`.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Loop:
     baseline: float | None = None
     about: str = "A training loop of your own."
     noise: float | None = None
+    hashed_name: str | None = None
 
     batch_size: ClassVar[int] = 0
     epochs: ClassVar[float] = 0
@@ -67,7 +71,8 @@ class Loop:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the loop: its name, metric and baseline, its code, and the code that it uses."""
-        return fingerprint(self.name, self.train, self.metric.name, self.metric.higher_is_better, self.baseline)
+        name = self.name if self.hashed_name is None else self.hashed_name
+        return fingerprint(name, self.train, self.metric.name, self.metric.higher_is_better, self.baseline)
 
 
 def is_training_loop(function: Callable[..., Any]) -> bool:
@@ -97,16 +102,32 @@ def make_loop(train: Train, direction: str, margin: float | None = None) -> Loop
     default_margin = MARGIN_OF_A_SCORE if higher else MARGIN_OF_A_LOSS
     relative = margin is None and not higher
     metric = Metric("score", _unused, higher, default_margin if margin is None else margin, relative)
-    return Loop(loop_name(train), train, metric)
+    # The file of a script does not count in the fingerprint: a copy of it, or a notebook, finds the same training runs.
+    hashed_name = _function_name(train) if _module(train) == "__main__" else None
+    return Loop(loop_name(train), train, metric, hashed_name=hashed_name)
 
 
 def loop_name(train: Any) -> str:
     """Return the name of a training loop: the function's name, or the file's name if the function is called `train`."""
+    name, module = _function_name(train), _module(train)
+    if name != "train":
+        return name
+    if module != "__main__":
+        return title(module)
+    script = getattr(sys.modules[module], "__file__", None)  # None in notebooks
+    return Path(script).stem if script else name
+
+
+def _function_name(train: Any) -> str:
     while isinstance(train, partial):
         train = train.func
-    name = str(getattr(train, "__name__", type(train).__name__))
-    module = title(str(train.__module__))
-    return module if name == "train" and module != "__main__" else name
+    return str(getattr(train, "__name__", type(train).__name__))
+
+
+def _module(train: Any) -> str:
+    while isinstance(train, partial):
+        train = train.func
+    return str(train.__module__)
 
 
 def _unused(outputs: Any, targets: Any) -> float:
