@@ -235,7 +235,7 @@ def test_prompts_print_what_the_page_says(page: Path) -> None:
 
 
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.md"))
-UNSAVED = {"cluster", "gpt2", "reinforcement"}
+UNSAVED = {"gpt2"}
 """Examples of the gallery whose results have not been saved yet."""
 SCRIPTS = [page for page in PAGES if "```python" in page.read_text() and page not in NOTEBOOKS]
 

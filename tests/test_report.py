@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -23,12 +25,14 @@ from gradprix.show import (
     _sections,
     _training_figures,
     _tuning_figures,
+    figures,
     terminal,
     write_picture,
 )
+from gradprix.show._lettering import text_width, wrap
 from gradprix.show._report import report, write_report
 from gradprix.show._svg import GREY
-from gradprix.show.figure import Chart
+from gradprix.show.figure import Chart, draw_panels
 from gradprix.show.palette import colour
 from gradprix.show.plans import summarize_plan
 from gradprix.text.answer import answer_lines, format_headline, format_protocol
@@ -113,6 +117,49 @@ def bands(axes: Axes) -> list[tuple[float, float, float, float]]:
 
 
 # ---------------------------------------------------------------- figures
+
+LONG = "my_variant_of_adamw_" * 4
+NAMES = {
+    "built in": (("momentum", "schedule_free_adamw", "adamw(lr=0.1, weight_decay=0.01)"), None),
+    "long": ((f"{LONG}a", f"{LONG}b", "WWWW" * 20), None),
+    "long baseline": ((f"{LONG}a", f"{LONG}b", "i" * 200), f"{LONG}b"),
+    "not latin": (("最適化" * 20, "оптимизатор с длинным названием", "ไทย"), None),
+    "words of the figure": (("mine and yours", "mine and 3 more", "loses to mine"), None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing")
+@pytest.mark.parametrize(("names", "baseline"), NAMES.values(), ids=NAMES)
+def test_no_text_of_a_figure_is_cut_off_or_covers_the_axes(names: tuple[str, ...], baseline: str | None):
+    record = make_record({name: [v - 0.05 * i for v in GOOD] for i, name in enumerate(names)}, baseline=baseline)
+    for chart in figures(record).values():
+        for panel in chart.panels:
+            figure = draw_panels((panel,), 1)
+            renderer = FigureCanvasAgg(figure).get_renderer()
+            (axes,) = figure.axes
+            for text in [each for each in figure.findobj(Text) if each.get_text()]:
+                box = text.get_window_extent(renderer)
+                assert box.x0 >= 0, (chart.name, text)
+                assert box.x1 <= figure.bbox.x1, (chart.name, text)
+                if text in axes.texts:
+                    assert box.x1 <= axes.bbox.x0 or box.x0 >= axes.bbox.x1, (chart.name, text)
+
+
+def test_a_long_name_is_shortened_in_the_middle_and_appears_whole_at_its_text():
+    names = f"{LONG}first", f"{LONG}second"
+    chart = _race_figures.ranking(make_record({name: [v - 0.05 * i for v in GOOD] for i, name in enumerate(names)}))
+    labels = drawn(chart).texts
+    assert [label.get_text()[:7] + label.get_text()[-6:] for label in labels] == ["my_vari_first", "my_varisecond"]
+    assert [json.loads(label.get_gid())["tips"] for label in labels] == [*names]
+    assert json.loads(drawn(chart, 1).texts[1].get_gid())["tips"] == f"loses to {names[0]}"
+
+
+def test_titles_and_notes_of_exported_figures_are_wrapped_to_its_width():
+    title = f"{LONG} is within 0.5 % of {LONG.replace('_', ' ')}. {'W' * 99}"
+    lines = wrap(title, 400, 15, "bold")
+    assert max(text_width(line, 15, "bold") for line in lines) <= 400
+    assert lines[-1].startswith("WWWW")
+    assert "0.5 %" in " ".join(lines)
 
 
 def test_ranking_shows_the_simultaneous_intervals_against_the_best():

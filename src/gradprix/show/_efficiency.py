@@ -17,7 +17,7 @@ from gradprix.utils.wording import format_count
 from ._formatting import format_difference, format_seconds, format_value, scale
 from ._svg import SOFT
 from ._training_figures import coloured_entries
-from .figure import MARKERS, Chart, Panel, label_ends, line_style, percent_axis, tag
+from .figure import MARKERS, Chart, Panel, label_ends, label_width, line_style, percent_axis, tag
 from .palette import styles
 
 CAPTION_TRIALS = (1, 2, 3)
@@ -27,7 +27,7 @@ CAPTION_TRIALS = (1, 2, 3)
 def budget(record: RaceRecord) -> Chart:
     """Draw the expected best validation metric after n random trials against n, with a line for each entry."""
     title = f"validation {record.plan.metric.name.removeprefix('test ')} expected after n trials"
-    right = min(170, 14 + 7 * max(len(entry.name) for entry in record.entries))
+    right = 14 + label_width(entry.name for entry in record.entries)
     panel = Panel(partial(_draw_budget, record), title, height=300, margins=(56, right, 30, 44))
     legend = "Expected best score after n learning rates drawn at random from those of the first phase of tuning."
     return Chart("tuning-budget", format_budget_title(record), (panel,), legend=legend)

@@ -1,5 +1,7 @@
 """Figure of a race's ranking, and the table of all its comparisons. Both are pure functions of the record."""
 
+import math
+import re
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,8 +13,9 @@ from gradprix.race.record import EntryResult
 from gradprix.text.figures import format_ranking_title, format_standing
 
 from ._formatting import diverged, format_difference, format_margin, format_value, margin, reference, scale, verdict_on
+from ._lettering import clean, fit, text_width
 from ._svg import GREY, INK
-from .figure import Chart, Panel, percent_axis, shorten, tag, write_beside
+from .figure import Chart, Panel, label_width, percent_axis, tag, write_beside
 from .palette import colour
 
 MARKS = {
@@ -26,8 +29,8 @@ MARKS = {
 """Sign of each verdict, and the class of its cells in the style sheet. The colour carries no further information."""
 ROW = 26
 """Height of a row of the ranking in pixels."""
-LONGEST = 18
-"""Maximum length of a name beside a figure, in characters."""
+MIN_AXES = 150
+"""Minimum width of the axes of the differences in pixels."""
 
 
 def ranking(record: RaceRecord) -> Chart:
@@ -41,11 +44,13 @@ def ranking(record: RaceRecord) -> Chart:
     name = reference(record) if record.plan.baseline else "the best mean"
     unit = " (pp)" if metric.percent else ""
     height = ROW * len(entries) + 62
-    left = min(160, 16 + 8 * max(len(entry.name) for entry in entries))
-    right = min(135, 14 + 6.4 * max(len(_standing(record, entry)) for entry in entries))
+    left = 16 + label_width((entry.name for entry in entries), "bold")
+    right = 16 + max(text_width(_standing(record, entry)) for entry in entries)
+    title = f"Difference from {fit(name)}{unit}"
+    wide = max(400, left + right + MIN_AXES)
     panels = (
         Panel(partial(_draw_seeds, record), metric.name, 400, height, (left, 14, 30, 32)),
-        Panel(partial(_draw_differences, record), f"Difference from {name}{unit}", 400, height, (left, right, 30, 32)),
+        Panel(partial(_draw_differences, record), title, wide, height, (left, right, 30, 32)),
     )
     legend = (
         "Left: a dot for each final run, a bar for their mean. Right: simultaneous 95 % intervals; grey band: the "
@@ -55,8 +60,11 @@ def ranking(record: RaceRecord) -> Chart:
 
 
 def _standing(record: RaceRecord, entry: EntryResult) -> str:
-    """Return an entry's result as it is written beside the figure: it names one entry to which it loses."""
-    return shorten(format_standing(record, entry).partition(" and ")[0], LONGEST)
+    """Return an entry's result as it is written beside the figure: it names one entry; a long name is shortened."""
+    text = re.sub(r" and \d+ more$", "", format_standing(record, entry))
+    for other in record.entries:
+        text = text.replace(other.name, fit(other.name))
+    return clean(text)
 
 
 def _shade(entry: EntryResult) -> str:
@@ -72,9 +80,8 @@ def _draw_rows(axes: Axes, record: RaceRecord) -> None:
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     for row, entry in enumerate(entries):
-        name = shorten(entry.name, LONGEST)
         weight = "bold" if entry.is_leader else "normal"
-        write_beside(axes, 0, row, name, xytext=(-8, 0), ha="right", weight=weight, entry=entry.name)
+        write_beside(axes, 0, row, entry.name, xytext=(-8, 0), ha="right", weight=weight, entry=entry.name)
 
 
 def _draw_seeds(record: RaceRecord, axes: Axes) -> None:
@@ -117,7 +124,9 @@ def _draw_differences(record: RaceRecord, axes: Axes) -> None:
         (dot,) = axes.plot([unit * centre], [row], "o", color=shade, ms=8)
         for artist in (line, dot):
             tag(artist, name, text)
-        write_beside(axes, 1, row, _standing(record, entry), xytext=(8, 0), entry=name)
+        standing, whole = _standing(record, entry), clean(format_standing(record, entry))
+        label = write_beside(axes, 1, row, standing, xytext=(8, 0), entry=name, width=math.inf)
+        tag(label, name, "" if standing == whole else whole)
     _draw_rows(axes, record)
 
 

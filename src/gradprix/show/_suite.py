@@ -13,7 +13,7 @@ from gradprix.utils.wording import format_count, format_list
 from ._formatting import format_seconds
 from ._svg import SOFT
 from ._templates import render
-from .figure import Chart, Panel, label_ends, line_style, percent_axis, tag
+from .figure import Chart, Panel, label_ends, label_width, line_style, percent_axis, tag
 from .palette import styles
 
 Summary = Mapping[str, Any]
@@ -54,7 +54,7 @@ def regrets(summary: Summary) -> dict[str, list[RegretCell]]:
 
 def profile(summary: Summary) -> Chart:
     """Draw performance profiles: the share of tasks on which an entry is at most x margins behind the best."""
-    right = min(170, 14 + 7 * max(map(len, summary["entries"])))
+    right = 14 + label_width(summary["entries"])
     panel = Panel(partial(_draw_profile, summary), "share of tasks", height=300, margins=(56, right, 30, 44))
     return Chart("profile", format_profile_title(summary), (panel,))
 

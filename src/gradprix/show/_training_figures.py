@@ -15,7 +15,7 @@ from gradprix.text.figures import format_curves_title
 
 from ._formatting import format_value, scale
 from ._svg import GREY, SOFT
-from .figure import Chart, Panel, label_ends, line_style, log_ticks, percent_axis, tag
+from .figure import Chart, Panel, label_ends, label_width, line_style, log_ticks, percent_axis, tag
 from .palette import Style, styles
 
 MAX_BANDS = 4
@@ -31,8 +31,8 @@ def curves(record: RaceRecord) -> Chart:
     loss if the task is a custom training loop, which reports only a score.
     """
     metric = f"validation {record.plan.metric.name.removeprefix('test ')}"
-    longest = max(len(entry.name) for entry in record.entries)
-    size: dict[str, Any] = {"height": 320, "margins": (56, min(170, 14 + 7 * longest), 30, 44)}
+    right = 14 + label_width(entry.name for entry in record.entries)
+    size: dict[str, Any] = {"height": 320, "margins": (56, right, 30, 44)}
     panels = [] if record.plan.loop else [Panel(partial(_draw_curves, record, True), "validation loss", **size)]
     panels.append(Panel(partial(_draw_curves, record, False), metric, **size))
     legend = f"Lines: median of {record.budget.seeds} final runs at the tuned rate. Bands: 10 to 90 % of the runs."

@@ -17,12 +17,11 @@ from gradprix.text.units import format_factor
 from gradprix.tuning.response_curve import ResponseCurve
 
 from ._formatting import format_margin, format_value, margin, scale
+from ._lettering import fit, text_width
 from ._metric_axis import MetricAxis
-from .figure import Chart, Panel, log_ticks, shorten, tag
+from .figure import Chart, Panel, log_ticks, tag
 from .palette import colour
 
-LONGEST = 25
-"""Maximum length of the title of a panel, in characters."""
 Line = list[tuple[float, float]]
 SIZE: dict[str, Any] = {"width": 190, "height": 150, "margins": (44, 8, 26, 24)}
 
@@ -44,7 +43,7 @@ def sensitivity(record: RaceRecord) -> Chart:
         limits = (middle - width / 2, middle + width / 2)
         draw = partial(_draw_learning_rates, record, entry, curves[entry.name], axis, limits)
         values = f" {entry.tuned['lr']:g}, {format_factor(entry.tolerance_decades)}"
-        title = shorten(entry.name, LONGEST - len(values)) + values
+        title = fit(entry.name, SIZE["width"] - 8 - text_width(values, 13, "bold"), 13, "bold") + values
         panels.append(Panel(draw, title, alt=_describe(record, entry), entry=entry.name, **SIZE))
     name = record.plan.metric.name.removeprefix("test ")
     legend = (
@@ -198,7 +197,7 @@ def points(record: RaceRecord) -> Chart:
     panels = [
         Panel(
             partial(_draw_point, record, entry, name, tuned[entry.name], axis, values[name]),
-            shorten(f"{entry.name}: {name} {_format(entry.tuned[name])}", LONGEST),
+            f"{entry.name}: {name} {_format(entry.tuned[name])}",
             entry=entry.name,
             **SIZE,
         )

@@ -17,7 +17,7 @@ from gradprix.utils.wording import format_list
 from ._sections import Estimate
 from ._svg import SOFT
 from ._training_figures import coloured_entries
-from .figure import Chart, Panel, label_ends, line_style, log_ticks, percent_axis, tag
+from .figure import Chart, Panel, label_ends, label_width, line_style, log_ticks, percent_axis, tag
 from .palette import styles
 
 
@@ -190,8 +190,8 @@ def moves(record: RaceRecord) -> Chart:
     They are the effective learning rate, the ratio of the norms of update and weights, and the cosine of the angle
     between the update and the negative gradient.
     """
-    right = min(120, 14 + 7 * max(len(entry.name) for entry in record.entries))
-    size: dict[str, Any] = {"width": 300, "height": 280, "margins": (48, right, 30, 44)}
+    right = 14 + label_width(entry.name for entry in record.entries)
+    size: dict[str, Any] = {"width": max(300, 208 + right), "height": 280, "margins": (48, right, 30, 44)}
     panels = [Panel(partial(_draw_updates, record, name), title, **size) for name, title in PANELS.items()]
     return Chart("moves", format_updates_title(record), tuple(panels), len(panels))
 

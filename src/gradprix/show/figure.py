@@ -10,9 +10,8 @@ light and dark pages. Artists that belong to an optimizer are marked by `tag`, f
 import io
 import json
 import math
-import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,8 +22,10 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from ._lettering import MAX_NAME, clean, fit, text_width, wrap
 from ._svg import GREY, INK, LINE, PAGE, SOFT, page_svg
 from .palette import Style, colour
 
@@ -122,7 +123,9 @@ class Chart:
 
     def svgs(self) -> list[Markup]:
         """Return each panel as an SVG element for an HTML page."""
-        return [page_svg(to_svg(_draw((each,), 1)), f"{self.name}-{i}", each) for i, each in enumerate(self.panels)]
+        return [
+            page_svg(to_svg(draw_panels((each,), 1)), f"{self.name}-{i}", each) for i, each in enumerate(self.panels)
+        ]
 
 
 def tag(artist: Artist, entry: str, tips: str | Sequence[str] = "") -> None:
@@ -141,16 +144,6 @@ def line_style(style: Style, is_quiet: bool = False) -> dict[str, Any]:
     return {"color": GREY if is_quiet else style.colour, "linestyle": LINESTYLES[style.dash]}
 
 
-def clean(text: str) -> str:
-    """Return a text as a line that XML can hold: control characters become spaces."""
-    return "".join(c if c.isprintable() or c == "\u00a0" else " " for c in text)
-
-
-def shorten(text: str, longest: int) -> str:
-    """Return a text without control characters, with an ellipsis in place of what exceeds a number of letters."""
-    return clean(text) if len(text) <= longest else f"{clean(text)[: longest - 1]}…"
-
-
 def to_svg(figure: Figure) -> str:
     """Return a figure as the source of an SVG file, in the colours of a light page."""
     return _save(figure, "svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))).decode()
@@ -167,7 +160,7 @@ def export(chart: Chart, kind: str, note: str = "") -> bytes:
     columns = min(chart.columns, len(chart.panels))
     factor = max(1, EXPORT_WIDTH / sum(panel.width for panel in chart.panels[:columns]))
     panels = [replace(panel, width=factor * panel.width) for panel in chart.panels]
-    figure = _draw(panels, columns, chart.title, [each for each in (chart.legend, note) if each], BORDER)
+    figure = draw_panels(panels, columns, chart.title, [each for each in (chart.legend, note) if each], BORDER)
     figure.set_facecolor(PAGE)
     settings: dict[str, Any] = {"dpi": SCALE * UNIT} if kind == "png" else {"metadata": {"Creator": "gradprix"}}
     return _save(figure, kind, **settings)
@@ -202,8 +195,15 @@ def format_tick(value: float) -> str:
     return power if factor == "1" else f"{factor}·{power}"
 
 
-def write_beside(axes: Axes, x: float, y: float, text: str, entry: str, **properties: Any) -> None:
-    """Write an optimizer's text beside the axes.
+def label_width(names: Iterable[str], weight: str = "normal") -> float:
+    """Return the width that names beside the axes need, in pixels: names wider than `MAX_NAME` are shortened."""
+    return min(MAX_NAME, max((text_width(clean(name), weight=weight) for name in names), default=0.0))
+
+
+def write_beside(
+    axes: Axes, x: float, y: float, text: str, entry: str, width: float = MAX_NAME, **properties: Any
+) -> Annotation:
+    """Write an optimizer's text beside the axes, and return it. If it is shortened, its whole appears at it.
 
     Args:
         axes: the axes.
@@ -211,10 +211,14 @@ def write_beside(axes: Axes, x: float, y: float, text: str, entry: str, **proper
         y: vertical position in data coordinates.
         text: the text.
         entry: name of the entry that it belongs to.
+        width: maximum width of the text in pixels.
         properties: properties of the text.
     """
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-    tag(axes.annotate(clean(text), (x, y), annotation_clip=False, **{**place, **properties}), entry)
+    short = fit(text, width, weight=properties.get("weight", "normal"))
+    label = axes.annotate(short, (x, y), annotation_clip=False, **{**place, **properties})
+    tag(label, entry, "" if short == clean(text) else clean(text))
+    return label
 
 
 def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]], gap: float = 13) -> None:
@@ -260,15 +264,23 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     return [centre + gap * (i - (count - 1) / 2) for centre, count in blocks for i in range(int(count))]
 
 
-def _draw(
+def draw_panels(
     panels: Sequence[Panel], columns: int, title: str = "", notes: Sequence[str] = (), border: float = 0
 ) -> Figure:
-    """Draw panels in a grid, below a title and above notes, which begin on lines of their own."""
+    """Draw panels in a grid, below a title and above notes.
+
+    Args:
+        panels: the panels, in reading order.
+        columns: number of panels in a row.
+        title: text at the top.
+        notes: texts at the bottom, which begin on lines of their own.
+        border: space around everything, in pixels.
+    """
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     inside = max(sum(panel.width for panel in row) for row in rows)
     width = inside + 2 * border
-    head = _wrap(title, inside / 9.5)  # average widths of a letter, in pixels
-    foot = [line for note in notes for line in _wrap(note, inside / 6.05)]
+    head = wrap(title, inside - 4, 15, "bold")
+    foot = [line for note in notes for line in wrap(note, inside - 4, 11)]
     above = 21 * len(head) + 16 * bool(head) + border / 2 * bool(head)
     below = 15 * len(foot) + 12 * bool(foot) + border / 2 * bool(foot)
     height = above + sum(max(panel.height for panel in row) for row in rows) + below
@@ -282,10 +294,11 @@ def _draw(
                 box = (left + before, top - panel.height + under, panel.width - before - after, 0.0)
                 size = (box[2] / width, (panel.height - over - under) / height)
                 axes = figure.add_axes((box[0] / width, box[1] / height, *size))
-                heading = axes.set_title(clean(panel.title), x=-(before - 2) / box[2], y=1)  # a given height is faster
+                shown = fit(panel.title, panel.width - 4, 13, "bold")
+                heading = axes.set_title(shown, x=-(before - 2) / box[2], y=1)  # a given height is faster
                 if panel.entry:
                     heading.set_color(colour(panel.entry))
-                    tag(heading, panel.entry)
+                    tag(heading, panel.entry, (panel.alt or panel.title) if "…" in shown else "")
                 panel.draw(axes)
                 left += panel.width
             top -= max(panel.height for panel in row)
@@ -296,12 +309,6 @@ def _draw(
             y = (border / 2 + 15 * (len(foot) - i) - 6) / height
             figure.text((border + 2) / width, y, clean(line), fontsize=11, color=SOFT)
     return figure
-
-
-def _wrap(text: str, width: float) -> list[str]:
-    joined = text.replace(" %", "\u00a0%")  # a number keeps its unit
-    lines = textwrap.wrap(joined, max(20, int(width)), break_on_hyphens=False)
-    return [line.replace("\u00a0%", " %") for line in lines]
 
 
 def _save(figure: Figure, kind: str, **settings: Any) -> bytes:
