@@ -310,6 +310,8 @@ def test_the_page_of_the_command_line_has_every_option() -> None:
     for name in ("gradprix race", "gradprix tune", "gradprix data fetch"):
         assert f"## {name}\n" in text
     assert "| `--minutes" in text
+    race = text.partition("## gradprix race\n")[2].partition("\n## ")[0]
+    assert "\ngradprix race digits --plan " in race
 
 
 def test_a_figure_of_a_path_says_what_it_shows() -> None:

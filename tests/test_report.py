@@ -29,10 +29,10 @@ from gradprix.show import (
     terminal,
     write_picture,
 )
-from gradprix.show._lettering import text_width, wrap
 from gradprix.show._report import report, write_report
 from gradprix.show._svg import GREY
 from gradprix.show.figure import Chart, draw_panels
+from gradprix.show.lettering import text_width, wrap
 from gradprix.show.palette import colour
 from gradprix.show.plans import summarize_plan
 from gradprix.text.answer import answer_lines, format_headline, format_protocol

@@ -12,7 +12,7 @@ from gradprix.cli import app
 
 
 def commands() -> str:
-    """Return a section for each command: its usage, its description, and a table of its arguments and options."""
+    """Return a section for each command: its usage, its description, its arguments and options, and examples."""
     root = typer.main.get_command(app)
     return "\n\n".join(section(name, command) for name, command in walk("gradprix", root))
 
@@ -32,7 +32,14 @@ def section(name: str, command: Any) -> str:
     about = " ".join((command.help or "").replace("\b", "").split())
     records = [parameter.get_help_record(context) for parameter in command.params]
     rows = [(f"`{names}`", text) for names, text in filter(None, records)]
-    return f"## {name}\n\n```text\n{usage}\n```\n\n{about}\n\n{table(('argument', 'meaning'), rows)}"
+    text = f"## {name}\n\n```text\n{usage}\n```\n\n{about}\n\n{table(('argument', 'meaning'), rows)}"
+    return f"{text}\n\n{examples(command.epilog)}" if command.epilog else text
+
+
+def examples(epilog: str) -> str:
+    """Return the examples of a command, which end its help, as a block of code."""
+    lines = [line.removeprefix("  ") for line in epilog.replace("\b", "").strip().splitlines()[1:]]
+    return "\n".join(["```{code-block} text", ":caption: Examples", "", *lines, "```"])
 
 
 class Commands(SphinxDirective):

@@ -674,50 +674,15 @@ def task_table() -> str:
     return table(["task", "data and model", "metric", "chance level", "margin", "epochs", "training runs"], lines)
 
 
-def claims_table(file: Path = RESULTS) -> str:
-    """Return a table of the claims with verdicts and results, and the command that reproduces it."""
+def claims_made_by(file: Path = RESULTS) -> str:
+    """Return the number of claims by verdict, and the command that tests them, with its time and the versions."""
     record = load_results(file)
-    rows = []
-    for claim in record["claims"]:
-        statement = f"{claim['statement']}<br>`gradprix claims {claim['id']}`"
-        rows.append(
-            (statement, f"**{claim['verdict']}**", plain(claim["says"]), _with_interval(claim), str(claim["n"]))
-        )
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    head = ("claim", "verdict", "result", "effect (95 %)", "n")
-    about = (
+    return (
+        f"{len(record['claims'])} claims: {format_counts(record['claims'])}.\n\n"
         f"`{record['command']}`, {record['seconds'] / 60:.1f} minutes on {record['machine']['cores']} cores, "
         f"{record['machine']['cpu']}, {versions}."
     )
-    return f"{len(record['claims'])} claims: {format_counts(record['claims'])}.\n\n{table(head, rows)}\n\n{about}"
-
-
-def claims_in_full(file: Path = RESULTS) -> str:
-    """Return each claim with its prediction, decision rule and all measured effects."""
-    parts = []
-    for claim in load_results(file)["claims"]:
-        details = {
-            "Prediction": plain(claim["prediction"]),
-            "Decision rule": plain(claim["decides"]),
-            "Source": linked(claim["source"]),
-            "Revised": plain(claim.get("revised") or ""),
-        }
-        lines = [f"### {claim['id']}", f"**Claim.** {plain(claim['statement'])}"]
-        lines += [f"**{name}.** {text}" for name, text in details.items() if text]
-        lines.append(f"**Verdict: {claim['verdict']}.** {plain(claim['says'])}")
-        numbers = [(plain(each["what"]), _with_interval(each), str(each["n"])) for each in claim["measured"]]
-        lines += [table(("measured", "effect (95 %)", "n"), numbers)] if numbers else []
-        parts.append("\n\n".join(lines))
-    return "\n\n".join(parts)
-
-
-def _with_interval(measurement: Mapping[str, Any]) -> str:
-    """Format an effect with its confidence interval in three digits; without it if the effect is exact."""
-    (low, high), effect = measurement["ci95"], measurement["effect"]
-    if effect is None:
-        return "–"
-    texts = [f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}" for value in (effect, low, high)]
-    return texts[0] if low == effect == high else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 MEASURED: dict[str, Callable[[], str]] = {
@@ -725,8 +690,7 @@ MEASURED: dict[str, Callable[[], str]] = {
     "repetitions": repetitions,
     "tuned-hyperparameters": tuned_hyperparameters,
     "muon-gain": muon_gain,
-    "claims": claims_table,
-    "claims-in-full": claims_in_full,
+    "claims": claims_made_by,
     "cluster": cluster_docs.overhead,
     "compatibility": compatibility_docs.situations,
     "compatibility-made": compatibility_docs.made_by,

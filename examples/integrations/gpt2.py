@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import gradprix as gp
 
 text = "\n".join(str(getattr(torch, name).__doc__) for name in dir(torch)).encode()[
-    :100_000
+    :20_000
 ]
 data = {"input_ids": torch.tensor(list(text[: len(text) // 32 * 32])).view(-1, 32)}
 config = GPT2Config(
@@ -27,4 +27,4 @@ task = gp.integrations.transformers.task(
 
 
 if __name__ == "__main__":
-    print(gp.race(task, "adamw,adan,nesterov", trials=13, seeds=8, out="runs/gpt2"))
+    print(gp.race(task, "adamw,adan,nesterov", trials=10, seeds=6, out="runs/gpt2"))

@@ -17,9 +17,9 @@ from gradprix.text.units import format_factor
 from gradprix.tuning.response_curve import ResponseCurve
 
 from ._formatting import format_margin, format_value, margin, scale
-from ._lettering import fit, text_width
 from ._metric_axis import MetricAxis
 from .figure import Chart, Panel, log_ticks, tag
+from .lettering import fit, text_width
 from .palette import colour
 
 Line = list[tuple[float, float]]

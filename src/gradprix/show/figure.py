@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from ._lettering import MAX_NAME, clean, fit, text_width, wrap
 from ._svg import GREY, INK, LINE, PAGE, SOFT, page_svg
+from .lettering import MAX_NAME, clean, fit, text_width, wrap
 from .palette import Style, colour
 
 UNIT = 72
