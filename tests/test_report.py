@@ -465,10 +465,11 @@ def with_text(text: str) -> RaceRecord:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_text_from_the_record_is_escaped(text: str):
-    page, plain = (ParsedPage(report(with_text(name), folder=name)) for name in (text, "harmless"))
+    harmless = text.translate(str.maketrans("<>\"'&{}", "++ij8ff"))  # as wide: long names are shortened
+    page, plain = (ParsedPage(report(with_text(name), folder=name)) for name in (text, harmless))
     assert page.elements == plain.elements, "no element or attribute but those of the templates"
     assert page.text.count(text) > 20
-    cells = [ParsedPage(race.Result(with_text(name))._repr_html_()) for name in (text, "harmless")]
+    cells = [ParsedPage(race.Result(with_text(name))._repr_html_()) for name in (text, harmless)]
     assert cells[0].elements == cells[1].elements
 
 

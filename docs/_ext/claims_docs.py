@@ -27,7 +27,7 @@ def add_files(app: Sphinx, page: str, template: str, context: dict[str, Any], tr
     """Add the style sheet and the script to the page of the claims."""
     if page == PAGE:
         app.add_css_file("claims.css")
-        app.add_js_file("claims.js", type="module")
+        app.add_js_file("claims.js", loading_method="defer")  # a module would need a server
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
