@@ -571,6 +571,10 @@ MALFORMED = [
     ("clipped(adam, foo=1)", r"clipped\(adam, foo=1\) has no 'foo'. It has: lr, beta1"),
     ("cautious(ema(adam))", r"cautious\(ema\(adam\)\): .* Apply the modifier that changes the evaluation point last"),
     ("mars(momentum)", r"sgd has no state that decays with beta1"),
+    ("clipped(adam)", r"clipped\(adam\): it changes nothing. Give max_norm or max_value or max_ratio"),
+    ("ema(adam, lr=0.1)", r"ema\(adam, lr=0.1\): the race tunes lr. Leave it out"),
+    ("sam(sam(momentum))", r"sam is applied once, and last"),
+    ("ema(sam(momentum), decay=0.9)", r"sam is applied once, and last"),
 ]
 
 

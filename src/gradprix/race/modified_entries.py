@@ -1,6 +1,6 @@
 """Entries named by expressions, such as `clipped(adam, norm=1)`: modifiers applied to the rule of another entry."""
 
-from gradprix.rules import MODIFIERS, Rule
+from gradprix.rules import MODIFIERS, Rule, formula
 from gradprix.rules.modifiers import format_call, parse_expression, split_names
 
 from .entry import Entry, rule_of
@@ -27,10 +27,16 @@ def parse_sharpness_aware(name: str) -> tuple[str, float]:
     rho = settings[0].partition("=")[2] if settings else str(USUAL_SAM_RHO)
     if not base or len(settings) > 1 or (settings and settings[0].partition("=")[0].strip() != "rho"):
         raise ValueError(f"{name}: give the name of an optimizer, and rho, as in sam(momentum, rho=0.05).")
+    _check_sam_is_outermost(name, base)
     try:
         return base, float(rho)
     except ValueError:
         raise ValueError(f"{name}: rho = {rho.strip()} is no number.") from None
+
+
+def _check_sam_is_outermost(expression: str, base: str) -> None:
+    if "sam(" in base:
+        raise ValueError(f"{expression}: sam is applied once, and last, as in sam(cautious(adamw), rho=0.05).")
 
 
 def base_name(expression: str) -> str:
@@ -39,6 +45,7 @@ def base_name(expression: str) -> str:
     Raises:
         ValueError: if the expression is malformed.
     """
+    _check_sam_is_outermost(expression, expression)
     return parse_expression(expression, MODIFIERS)[0]
 
 
@@ -53,7 +60,8 @@ def modify_entry(expression: str, base: Entry) -> Entry:
         base: the entry that it modifies.
 
     Raises:
-        ValueError: if the expression is malformed, or a modifier cannot be applied.
+        ValueError: if the expression is malformed, a modifier cannot be applied or changes nothing, or a value is given
+            for a hyperparameter that the race tunes.
     """
     _, applications = parse_expression(expression, MODIFIERS)
     rule = base.rule if isinstance(base.rule, Rule) else rule_of(getattr(base.rule, "make", None))
@@ -62,10 +70,16 @@ def modify_entry(expression: str, base: Entry) -> Entry:
     name, fixed = base.name, dict(base.fixed)
     for modifier, values in applications:
         name = format_call(modifier.name, name, tuple(values.items()))
+        unmodified = rule
         try:
-            rule = modifier(rule, **values)
+            rule = modifier(unmodified, **values)
         except TypeError as error:  # no such hyperparameter
             raise ValueError(f"{name}: {error}") from error
+        own = {key: rule.hyperparameters[key] for key in modifier.hyperparameters}
+        if own and not any(own.values()) and formula(rule) == formula(unmodified):
+            raise ValueError(f"{name}: it changes nothing. Give {' or '.join(own)}.")
         given = {modifier.full_name(key) for key in values}
+        if tuned := sorted(given & base.space.keys()):
+            raise ValueError(f"{name}: the race tunes {', '.join(tuned)}. Leave it out.")
         fixed = {key: value for key, value in fixed.items() if key in rule.hyperparameters and key not in given}
     return Entry(name, rule, fixed, base.space, base.batch_size, schedule=base.schedule, sam_rho=base.sam_rho)
