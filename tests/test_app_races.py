@@ -28,6 +28,7 @@ from gradprix.app.server import make
 from gradprix.race import RaceConfig, make_plan, make_tune_plan
 from gradprix.race.journal import DATABASE, Journal
 from gradprix.race.live_files import LiveFiles
+from parsed_page import ParsedPage
 from saved_races import NAMES, save_races
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -223,6 +224,8 @@ def test_a_race_that_was_stopped_before_it_began_leaves_its_name_and_tuning_is_n
         journal.write("fitted", {"x": 1})  # something worth saving
     assert races.names() == ["tuned"]
     assert rows(Races(tmp_path)) == []
+    page = ParsedPage(make(Races(tmp_path)).test_client().get("/races", headers=HERE).text)
+    assert "Not listed, because tuning one optimizer is no race: tuned." in page.text
 
 
 def test_selected_races_are_compared_from_the_older_to_the_newer(runs):

@@ -57,9 +57,13 @@ class RaceRow:
 
 def rows(races: Races) -> list[RaceRow]:
     """Return a row for each saved or started race, most recent first. Runs of `gradprix tune` are left out."""
+    return [row for row in all_rows(races) if row.is_race]
+
+
+def all_rows(races: Races) -> list[RaceRow]:
+    """Return a row for each saved or started race and each run of `gradprix tune`, most recent first."""
     names = [*(name for name in races.started if name not in races.names()), *races.names()]
-    each = (race_row(races, name, races.home / name) for name in names)
-    return [row for row in each if row.is_race]
+    return [race_row(races, name, races.home / name) for name in names]
 
 
 def race_row(races: Races, name: str, folder: Path) -> RaceRow:

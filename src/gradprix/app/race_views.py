@@ -20,7 +20,7 @@ from gradprix.show.race_comparison import comparison_page
 from gradprix.tasks.registry import PRESETS
 
 from .race_estimate import Estimator
-from .race_list import race_row, rows
+from .race_list import all_rows, race_row, rows
 from .race_processes import MAX_NOTE, Races
 from .race_progress import progress as read_progress
 from .race_progress import race_state
@@ -68,10 +68,12 @@ def _page(fields: dict[str, str], names: list[str], messages: dict[str, str] | N
     known = {name for members in FAMILIES.values() for name in members}
     families = {family: [name for name in members if name in ENTRIES] for family, members in FAMILIES.items()}
     families["others"] = [name for name in ENTRIES if name not in known]
+    saved = all_rows(_races())
     return render(
         "races.html.jinja",
         page="races",
-        rows=rows(_races()),
+        rows=[row for row in saved if row.is_race],
+        tuned=[row.name for row in saved if not row.is_race],
         race_url=race_url,
         tasks={name: task.about for name, task in tasks.ALL.items()},
         sizes=SIZES,
