@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gradprix as gp
-from gradprix.race import Result
+from gradprix.race import LiveProgress, Result
 from gradprix.stats.alpha_spending import next_level
 from gradprix.stats.verdict import PairVerdict
 
@@ -129,7 +129,11 @@ def test_more_than_sixty_four_seeds_are_one_last_analysis() -> None:
 def test_progress_counts_all_runs_and_never_goes_backwards() -> None:
     plan = gp.race.make_plan(train, "adam,adamw,momentum", direction="max", margin=1e-4, seeds=16)
     seen: list[float] = []
-    result = gp.race.run(plan, None, gp.race.Local(1), lambda stage, done, total: seen.append(done) if total else None)
+
+    def record(progress: LiveProgress) -> None:
+        seen.extend([progress.finished_runs] if progress.total_runs else [])
+
+    result = gp.race.run(plan, None, gp.race.Local(1), record)
     assert result.record.budget.seeds == 16, "after an analysis with 8"
     assert seen == sorted(seen)
     assert seen[-1] <= plan.runs

@@ -70,7 +70,7 @@ def test_a_slow_model_is_tried_by_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     plan = make_plan(task(model, examples))
     heard: list[str] = []
     engine = Here(1)
-    cost = measure_cost(plan, engine, lambda stage, done, total: heard.append(progress.workers))
+    cost = measure_cost(plan, engine, lambda progress: heard.append(progress.phase))
     ((_, form),) = engine.checked.values()
     assert len(plan.entries) == 10
     assert not form.stacked

@@ -88,7 +88,7 @@ def test_a_race_on_a_cluster_leaves_the_same_behind(cluster: Cluster, tmp_path: 
     run(plan, tmp_path / "here", Local(2))
 
     assert kept(tmp_path / "there") == kept(tmp_path / "here")
-    assert any(said.startswith("tuning on 3 workers, ") for said in heard)
+    assert any(said.startswith(" on 3 workers, ") for said in heard)
     assert engine.workers == 3
 
 

@@ -1,7 +1,4 @@
-"""A loop with accelerate.
-
-gradprix race examples/integrations/accelerate_loop.py:train --direction max
-"""
+"""A loop with accelerate.  gradprix race examples/integrations/accelerate_loop.py:train --direction max"""
 
 import torch
 from accelerate import Accelerator
@@ -17,9 +14,7 @@ def train(make_optimizer, seed):
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     loader = DataLoader(TensorDataset(*digits[:1400]), batch_size=16, shuffle=True)
-    model, optimizer, loader = accelerator.prepare(
-        model, make_optimizer(model.parameters()), loader
-    )
+    model, optimizer, loader = accelerator.prepare(model, make_optimizer(model.parameters()), loader)
     for _ in range(5):
         for x, y in loader:
             with accelerator.accumulate(model):

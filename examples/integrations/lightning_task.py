@@ -1,7 +1,4 @@
-"""A LightningModule as a task.
-
-gradprix race examples/integrations/lightning_task.py
-"""
+"""A LightningModule as a task.  gradprix race examples/integrations/lightning_task.py"""
 
 import lightning.pytorch as pl
 from sklearn.datasets import load_digits
@@ -20,17 +17,10 @@ class Net(pl.LightningModule):
         return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.log(
-            "val_acc", (self.layers(batch[0]).argmax(-1) == batch[1]).float().mean()
-        )
+        self.log("val_acc", (self.layers(batch[0]).argmax(-1) == batch[1]).float().mean())
 
 
 x, y = load_digits(return_X_y=True)
 digits = TensorDataset(tensor(x / 16).float(), tensor(y))
-loaders = (
-    DataLoader(TensorDataset(*digits[:1400]), batch_size=32),
-    DataLoader(TensorDataset(*digits[1400:])),
-)
-task = gp.integrations.lightning.task(
-    Net, loaders, metric="val_acc", baseline=0.1, epochs=10
-)
+loaders = DataLoader(TensorDataset(*digits[:1400]), batch_size=32), DataLoader(TensorDataset(*digits[1400:]))
+task = gp.integrations.lightning.task(Net, loaders, metric="val_acc", baseline=0.1, epochs=10)

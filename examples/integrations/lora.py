@@ -1,7 +1,4 @@
-"""LoRA, by peft, of a frozen BERT classifier.
-
-gradprix race examples/integrations/lora.py
-"""
+"""LoRA, by peft, of a frozen BERT classifier.  gradprix race examples/integrations/lora.py"""
 
 from copy import deepcopy
 
@@ -11,20 +8,10 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 import gradprix as gp
 
-words = torch.randint(
-    1, 256, (1_000, 16), generator=torch.Generator().manual_seed(0)
-)
+words = torch.randint(1, 256, (1_000, 16), generator=torch.Generator().manual_seed(0))
 data = {"input_ids": words, "labels": (words < 100).sum(1) // 4 % 2}
-config = BertConfig(
-    vocab_size=256,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=64,
-)
-base = BertForSequenceClassification(
-    config
-)  # here: random weights; else .from_pretrained(...)
+config = BertConfig(vocab_size=256, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+base = BertForSequenceClassification(config)  # here: random weights; else .from_pretrained(...)
 lora = LoraConfig("SEQ_CLS", r=4, target_modules=["query", "value"])
 
 

@@ -1,7 +1,4 @@
-"""A loop with skorch.
-
-gradprix race examples/integrations/skorch_loop.py:train --direction max
-"""
+"""A loop with skorch.  gradprix race examples/integrations/skorch_loop.py:train --direction max"""
 
 from sklearn.datasets import load_digits
 from skorch import NeuralNetClassifier
@@ -16,9 +13,7 @@ def train(make_optimizer, seed):
     net = NeuralNetClassifier(
         model,
         criterion=nn.CrossEntropyLoss,
-        optimizer=lambda parameters, lr: make_optimizer(
-            parameters
-        ),  # its lr is that of the trial
+        optimizer=lambda parameters, lr: make_optimizer(parameters),  # its lr is that of the trial
         max_epochs=1,
         batch_size=32,
         train_split=None,

@@ -183,6 +183,8 @@ def step_eagerly(
     assert x.grad is not None
     t = steps_taken(rule, state) + 1
     prepare(rule, values, x, state, count_dtype)
+    if rule.is_matrix_rule and not x.numel():  # has nothing to step, and no ratio of rows to columns
+        return {}
     full = _full_precision(x, state)
     g = as_real(x.grad.to_dense()).to(full.dtype)  # in the rules of `SPARSE`, the added zeros have no effect
     previous = {**_rule_state(rule, values, state), **shared_state(rule, values, group)}

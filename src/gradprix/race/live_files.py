@@ -75,9 +75,9 @@ class LiveFiles:
 
     def describe(self, step: str) -> LiveProgress:
         """Write and return the description of a step that begins now, before or after the training runs."""
-        progress = msgspec.structs.replace(self.progress, phase=step, seconds_left=None, leader="", workers="")
-        self._write(progress)
-        return progress
+        self.progress = msgspec.structs.replace(self.progress, phase=step, seconds_left=None, leader="", workers="")
+        self._write(self.progress)
+        return self.progress
 
     def update(
         self, phase: str, finished_runs: float, total_runs: int, leader: str = "", workers: str = ""
@@ -88,12 +88,13 @@ class LiveFiles:
         elapsed, done = now - self.first[0], finished_runs - self.first[1]
         left = elapsed * (total_runs - finished_runs) / done if done > 0 else None
         progress = LiveProgress(phase, finished_runs, total_runs, left, leader, workers)
-        if phase != self.progress.phase or now - self.written >= INTERVAL:
+        is_new_phase, self.progress = phase != self.progress.phase, progress
+        if is_new_phase or now - self.written >= INTERVAL:
             self._write(progress)
         return progress
 
     def _write(self, progress: LiveProgress) -> None:
-        self.progress, self.written = progress, time.monotonic()
+        self.written = time.monotonic()
         if self.folder is not None:
             with contextlib.suppress(OSError):  # the disk may be full
                 write_atomically(self.folder / PROGRESS, msgspec.json.encode(progress))
