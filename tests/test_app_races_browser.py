@@ -141,3 +141,24 @@ def test_a_race_is_watched_stopped_at_once_and_resumed(page: Page, url: str) -> 
     expect(page.get_by_role("button", name="Resume")).to_be_hidden()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
+
+
+@pytest.mark.parametrize("losses", [[-1, -2, -3], [1, 0.1, 0], [0, 0, 0], [5, 5, 5], []])
+def test_live_curves_draw_losses_of_any_sign(page: Page, url: str, losses: list[float]) -> None:
+    page.goto(f"{url}races")
+    paths = page.evaluate(
+        """async losses => {
+            const {draw} = await import("/static/chart.js");
+            const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+            svg.setAttribute("style", "width: 600px; height: 300px");
+            document.body.append(svg);
+            const x = losses.map((_, i) => i);
+            const line = {entry: "a", kind: "best", colour: "red", dash: "solid", x, y: losses};
+            draw(svg, [line], [], {xLabel: "x", yLabel: "y", yLog: true});
+            return [...svg.querySelectorAll("path.line")].map(path => path.getAttribute("d"));
+        }""",
+        losses,
+    )
+    assert len(paths) == bool(losses)
+    heights = [[float(part.split()[1]) for part in re.split("[ML]", path) if part] for path in paths]
+    assert all(each == sorted(each) and (losses[0] == losses[-1]) == (each[0] == each[-1]) for each in heights)

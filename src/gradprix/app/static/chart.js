@@ -1,5 +1,8 @@
 /* Line and point charts as SVG, which take their colours of axes and text from the style sheet. */
 
+import {formatNumber} from "./landscape/format.js";
+import {linearTicks, spreadLabels} from "./landscape/svg.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = {left: 58, right: 96, top: 8, bottom: 40};
 
@@ -10,16 +13,15 @@ function element(name, attributes, text) {
   return node;
 }
 
-export function formatNumber(value) {
-  if (value === 0) return "0";
+/* Numbers from 10,000 are in thousands or millions. */
+function formatShort(value) {
   const size = Math.abs(value);
-  if (size >= 1e6) return `${+(value / 1e6).toPrecision(3)} M`;
-  if (size >= 1e4) return `${+(value / 1e3).toPrecision(3)} k`;
-  return size < 1e-3 ? value.toExponential(0).replace("e-", "e−") : String(+value.toPrecision(3));
+  if (size >= 1e4 && size < 1e9) return size >= 1e6 ? `${formatNumber(value / 1e6)} M` : `${formatNumber(value / 1e3)} k`;
+  return formatNumber(value);
 }
 
 /* Ticks at 1, 2 and 5 times powers of ten; on a logarithmic axis of more than two decades at powers of ten alone. */
-export function ticks(low, high, isLog) {
+function ticks(low, high, isLog) {
   if (isLog) {
     const decades = Math.log10(high / low), steps = decades > 2 ? [1] : [1, 2, 5];
     const found = [];
@@ -32,11 +34,7 @@ export function ticks(low, high, isLog) {
     const skip = Math.ceil(found.length / 8);
     return found.filter((_, i) => i % skip === 0);
   }
-  const raw = (high - low) / 5 || 1, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].find(s => s * power >= raw) * power;
-  const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high * (1 + 1e-9); value += step) found.push(value);
-  return found;
+  return linearTicks(low, high, 5);
 }
 
 function makeScale(values, isLog, from, to) {
@@ -59,7 +57,7 @@ const MARKERS = {
 };
 
 /* Draw series {entry, kind, colour, dash, x, y} and points {entry, colour, marker, isFilled, x, y} into an SVG element.
-   options: xLabel, yLabel, xLog, yLog, limit (largest multiple of the smallest value that the vertical axis shows). */
+   options: xLabel, yLabel, xLog, yLog. A logarithmic vertical axis becomes linear if there are negative values. */
 export function draw(svg, series, points, options) {
   const {width, height} = svg.getBoundingClientRect();
   if (!width) return;
@@ -85,7 +83,7 @@ export function draw(svg, series, points, options) {
     }
     nodes.push(element("path", {d: path, class: `line ${each.dash}`, stroke: each.colour, "data-entry": each.entry}));
     const hit = element("path", {d: path, class: "hit", "data-entry": each.entry});
-    hit.append(element("title", {}, `${each.entry}: ${formatNumber(each.y.at(-1))}`));
+    hit.append(element("title", {}, `${each.entry}: ${formatShort(each.y.at(-1))}`));
     nodes.push(hit);
     labels.push({entry: each.entry, y: clip(each.y.at(-1)), colour: each.colour});
   }
@@ -95,7 +93,7 @@ export function draw(svg, series, points, options) {
       class: point.isFilled ? "filled" : "open", stroke: point.colour, "data-entry": point.entry,
       ...(point.isFilled ? {fill: point.colour} : {}),
     });
-    node.append(element("title", {}, `${point.entry} at ${formatNumber(point.x)}: ${formatNumber(point.y)}`));
+    node.append(element("title", {}, `${point.entry} at ${formatShort(point.x)}: ${formatShort(point.y)}`));
     nodes.push(node);
   }
   if (isLabelled) nodes.push(...labelNodes(labels, right + 6, bottom));
@@ -105,11 +103,11 @@ export function draw(svg, series, points, options) {
 function* axis(x, y, right, bottom, options) {
   for (const value of ticks(y.low, y.high, y.isLog)) {
     yield element("line", {class: "grid", x1: MARGIN.left, x2: right, y1: y(value), y2: y(value)});
-    yield element("text", {x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end"}, formatNumber(value));
+    yield element("text", {x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end"}, formatShort(value));
   }
   for (const value of ticks(x.low, x.high, x.isLog)) {
     yield element("line", {class: "grid", x1: x(value), x2: x(value), y1: MARGIN.top, y2: bottom});
-    yield element("text", {x: x(value), y: bottom + 16, "text-anchor": "middle"}, formatNumber(value));
+    yield element("text", {x: x(value), y: bottom + 16, "text-anchor": "middle"}, formatShort(value));
   }
   yield element("text", {x: (MARGIN.left + right) / 2, y: bottom + 34, "text-anchor": "middle"}, options.xLabel);
   yield element("text", {transform: `translate(13 ${bottom / 2}) rotate(-90)`, "text-anchor": "middle"}, options.yLabel);
@@ -117,15 +115,7 @@ function* axis(x, y, right, bottom, options) {
 
 /* Names at the ends of curves, moved apart where they would overlap. */
 function labelNodes(labels, left, bottom) {
-  labels.sort((a, b) => a.y - b.y);
-  const gap = 14;
-  for (let i = 1; i < labels.length; i++) labels[i].y = Math.max(labels[i].y, labels[i - 1].y + gap);
-  const over = labels.length ? labels.at(-1).y - bottom : 0;
-  if (over > 0) {
-    labels.at(-1).y -= over;
-    for (let i = labels.length - 2; i >= 0; i--) labels[i].y = Math.min(labels[i].y, labels[i + 1].y - gap);
-  }
-  return labels.map(label => {
+  return spreadLabels(labels, 14, MARGIN.top, bottom).map(label => {
     const node = element("text", {x: left, y: label.y + 4, class: "label", "data-entry": label.entry}, label.entry);
     node.style.fill = label.colour;
     return node;
