@@ -75,6 +75,12 @@ def test_other_sites_may_link_to_pages_and_load_nothing(client, site, mode, answ
     assert client.get("/races", headers=headers).status_code == (200 if answered else 403)
 
 
+@pytest.mark.parametrize("path", ["/races", "/races/x/stop", "/races/x/resume", "/races/x/note"])
+def test_forms_of_other_sites_change_nothing(client, path):
+    for site in ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, {"Origin": "http://evil.example"}):
+        assert client.post(path, headers={"Host": "localhost", **site}).status_code == 403
+
+
 @pytest.mark.parametrize(
     ("former", "now"),
     [

@@ -118,7 +118,7 @@ def guard(host: str) -> Any:
     """
     origin = flask.request.headers.get("Origin")
     host_header = flask.request.headers.get("Host", "")
-    is_link = flask.request.headers.get("Sec-Fetch-Mode") == "navigate"
+    is_link = flask.request.method == "GET" and flask.request.headers.get("Sec-Fetch-Mode") == "navigate"
     is_foreign = flask.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and not is_link
     is_other_origin = origin is not None and _parse_origin(origin) != host_header
     if is_foreign or is_other_origin or not is_host_allowed(host_header, host):
