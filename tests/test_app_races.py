@@ -21,7 +21,7 @@ pytest.importorskip("flask", reason="the app needs Flask: pip install 'gradprix[
 
 from gradprix.app.race_list import rows
 from gradprix.app.race_processes import STOP_PATIENCE, Races
-from gradprix.app.race_progress import progress
+from gradprix.app.race_progress import progress, race_state
 from gradprix.app.race_request import RaceRequest, RequestError, read_request
 from gradprix.app.race_runs import RunReader, find_entry
 from gradprix.app.server import make
@@ -180,6 +180,8 @@ def test_a_race_of_another_process_is_watched_until_it_ends(tmp_path):
         found = progress(races, "elsewhere", tmp_path / "elsewhere", RunReader(tmp_path / "elsewhere"))
         assert (found["state"], found["phase"], found["total_runs"]) == ("running elsewhere", "Tuning", 45)
         assert found["counts"] == "3 of up to 45 training runs"
+        os.utime(tmp_path / "elsewhere" / "live", (1, 1))  # as if this process had the number of one that was killed
+        assert race_state(races, "elsewhere", tmp_path / "elsewhere") == "stopped"
     found = progress(races, "elsewhere", tmp_path / "elsewhere", RunReader(tmp_path / "elsewhere"))
     assert (found["state"], found["phase"], found["counts"]) == ("stopped", "", "")
 

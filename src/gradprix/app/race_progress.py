@@ -42,11 +42,22 @@ def race_state(races: Races, name: str, folder: Path) -> str:
             number, is_finished = journal.process, journal.read("record") is not None
     except JournalError:
         return "failed" if process is not None and process.error else "stopped"
-    if (folder / FOLDER).exists() and number is not None and psutil.pid_exists(number):
+    if number is not None and _is_running(number, folder / FOLDER):
         return "running elsewhere"
     if is_finished:
         return "finished"
     return "failed" if process is not None and process.error else "stopped"
+
+
+def _is_running(number: int, live: Path) -> bool:
+    """Return True if the process that writes live files is running.
+
+    A race that was killed leaves its files, and its number may since belong to another process, which began later.
+    """
+    try:
+        return bool(psutil.Process(number).create_time() <= live.stat().st_mtime)
+    except (psutil.Error, OSError):
+        return False
 
 
 def progress(races: Races, name: str, folder: Path, reader: RunReader) -> dict[str, Any]:
