@@ -123,7 +123,7 @@ def test_a_race_is_watched_stopped_at_once_and_resumed(page: Page, url: str) -> 
     while time.monotonic() - began < 6:
         seen.append(page.evaluate("[bar.value, ranking.textContent, curves.innerHTML].join()"))
         page.wait_for_timeout(250)
-    assert len(set(seen)) > (time.monotonic() - began) / 2, "new numbers at least every two seconds"
+    assert len(set(seen)) > (time.monotonic() - began) / 2, f"{len(set(seen))} new numbers"
 
     page.locator("#ranking tr").first.hover()
     name = page.locator("#ranking tr").first.get_attribute("data-entry")
@@ -133,7 +133,7 @@ def test_a_race_is_watched_stopped_at_once_and_resumed(page: Page, url: str) -> 
     began = time.monotonic()
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#phase")).to_have_text("Stopped. Finished training runs are saved.", timeout=2_000)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 2, "it is killed after half a second"
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
     expect(page.locator("#counts")).to_be_empty()
     page.get_by_role("button", name="Resume").click()

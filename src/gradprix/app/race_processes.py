@@ -23,7 +23,7 @@ REQUEST, NOTE = "request.json", "note.txt"
 """Files of a race that the app writes: the request, with which the race can be resumed, and the user's note."""
 DATABASE, LIVE = "race.db", "live"
 """Journal of a race, and folder with its progress; see `gradprix.race.journal` and `gradprix.race.live_files`."""
-STOP_PATIENCE = 1.0
+STOP_PATIENCE = 0.5
 """Seconds after which a race that was asked to stop is killed. Finished training runs are saved in either case."""
 MAX_NOTE = 10_000
 """Maximum number of characters of a note."""
