@@ -34,8 +34,6 @@ from .palette import colour
 
 STEPS = 100
 """Number of steps of the descent in the ravine."""
-RIGHT_LABELS = (56, 64, 30, 44)
-"""Margins of a panel with labels at the right ends of its lines."""
 BARS = "▁▂▃▄▅▆▇█"
 POINTS = 48
 """Number of characters of a sparkline."""
