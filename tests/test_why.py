@@ -124,8 +124,8 @@ def test_more_costly_measurements_are_made_at_fewer_steps_early_and_late() -> No
     cost = count_cost(digits, 0, 32)
     assert cost == count_cost(digits, 0, 32)
     assert cost[1] > 3 * cost[0] > 0
-    assert choose_points(cost, 80, BUDGET) == tuple(range(GRID)), "ten optimizers on digits"
-    chosen = [choose_points((0.1, 1.0), 80, budget) for budget in (0, 100, 170, 300, 500, 1_000)]
+    assert choose_points([cost] * 80, BUDGET) == tuple(range(GRID)), "ten optimizers on digits"
+    chosen = [choose_points([(0.1, 1.0)] * 80, budget) for budget in (0, 100, 170, 300, 500, 1_000)]
     assert chosen == sorted(chosen, key=len)
     for points in chosen[1:]:
         shares = [share for share, is_complete in measured_steps(1_000, points).items() if is_complete]

@@ -89,9 +89,9 @@ def _replay_runs(plan: Plan, result: Result, engine: Executor, budget: float) ->
     # A stack holds the runs of one seed: one network per entry at most, which needs no more memory than the race.
     selected.sort(key=lambda pair: (pair[0].seed, pair[0].stack_key, pair[0].update_key))
     runs: dict[str, list[ReplayedRun]] = {entry.name: [] for entry in plan.entries}
-    largest = max((trial for trial, _ in selected), key=lambda trial: (not trial.batch_size, trial.batch_size))
-    cost = engine.call(count_cost, plan.task, largest.seed, largest.batch_size)
-    points = choose_points(cost, len(selected), budget)
+    sizes = {trial.batch_size: trial.seed for trial, _ in reversed(selected)}
+    costs = {size: engine.call(count_cost, plan.task, seed, size) for size, seed in sizes.items()}
+    points = choose_points([costs[trial.batch_size] for trial, _ in selected], budget)
     for _, stack in groupby(selected, key=lambda pair: (pair[0].seed, pair[0].stack_key)):
         trials, names = zip(*stack, strict=True)
         for name, run in zip(names, engine.call(watch, plan.task, trials, mode, points), strict=True):

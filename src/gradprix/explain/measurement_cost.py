@@ -78,16 +78,15 @@ def count_cost(task: Task, seed: int, batch_size: int) -> tuple[float, float]:
     return costs[0], costs[1]
 
 
-def choose_points(cost: tuple[float, float], runs: int, budget: float) -> tuple[int, ...]:
+def choose_points(costs: Sequence[tuple[float, float]], budget: float) -> tuple[int, ...]:
     """Return the largest of `SUBSETS` whose measurements fit into a budget, or the smallest one.
 
     Args:
-        cost: nominal seconds of a partial and of a complete measurement.
-        runs: number of measured runs.
+        costs: nominal seconds of a partial and of a complete measurement, for each measured run.
         budget: nominal seconds for all measurements of all runs.
     """
     for points in SUBSETS:
-        if runs * sum(cost[i % 2] for i in points) <= budget:
+        if sum(cost[i % 2] for cost in costs for i in points) <= budget:
             return points
     return SUBSETS[-1]
 
