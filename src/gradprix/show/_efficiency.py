@@ -17,7 +17,8 @@ from gradprix.utils.wording import format_count
 from ._formatting import format_difference, format_seconds, format_value, scale
 from ._svg import SOFT
 from ._training_figures import coloured_entries
-from .figure import MARKERS, Chart, Panel, label_ends, label_width, line_style, percent_axis, tag
+from .axes import label_ends, label_width, percent_axis
+from .figure import MARKERS, Chart, Panel, line_style, tag
 from .palette import styles
 
 CAPTION_TRIALS = (1, 2, 3)

@@ -13,7 +13,7 @@ from gradprix.race.run_records import TuningRun
 
 from ._formatting import margin, scale
 from ._svg import GREY
-from .figure import percent_axis
+from .axes import percent_axis
 
 MIN_HEIGHT, MAX_HEIGHT = 10.0, 20.0
 """Minimum and maximum height of the panels, in margins from the best entry. The optimum of a much worse entry may

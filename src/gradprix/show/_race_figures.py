@@ -14,7 +14,8 @@ from gradprix.text.figures import format_ranking_title, format_standing
 
 from ._formatting import diverged, format_difference, format_margin, format_value, margin, reference, scale, verdict_on
 from ._svg import GREY, INK
-from .figure import Chart, Panel, label_width, percent_axis, tag, write_beside
+from .axes import label_width, percent_axis, write_beside
+from .figure import Chart, Panel, tag
 from .lettering import clean, fit, text_width
 from .palette import colour
 

@@ -13,7 +13,16 @@ from gradprix.text.plan import format_options
 from gradprix.text.recommendation import format_place
 from gradprix.utils.files import write_atomically
 
-from . import _efficiency, _race_figures, _reduced_budget, _sections, _training_figures, _tuning_figures, _why
+from . import (
+    _efficiency,
+    _hyperparameter_figures,
+    _race_figures,
+    _reduced_budget,
+    _sections,
+    _training_figures,
+    _tuning_figures,
+    _why,
+)
 from ._formatting import format_margin, reference
 from ._templates import render
 from .figure import Chart
@@ -132,7 +141,9 @@ def report_data(record: RaceRecord) -> dict[str, Any]:
 
 def draw_charts(record: RaceRecord) -> dict[str, Chart | None]:
     """Return the figures of the report by name. A figure is None if the record lacks its data."""
-    sensitivity = _tuning_figures.sensitivity if record.plan.tunes_learning_rate_only else _tuning_figures.points
+    sensitivity = (
+        _tuning_figures.sensitivity if record.plan.tunes_learning_rate_only else _hyperparameter_figures.points
+    )
     is_tuned = any(entry.tuned for entry in record.entries)
     return {
         "ranking": _race_figures.ranking(record),

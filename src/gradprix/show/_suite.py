@@ -13,7 +13,8 @@ from gradprix.utils.wording import format_count, format_list
 from ._formatting import format_seconds
 from ._svg import SOFT
 from ._templates import render
-from .figure import Chart, Panel, label_ends, label_width, line_style, percent_axis, tag
+from .axes import label_ends, label_width, percent_axis
+from .figure import Chart, Panel, line_style, tag
 from .palette import styles
 
 Summary = Mapping[str, Any]

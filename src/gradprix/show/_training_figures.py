@@ -15,7 +15,8 @@ from gradprix.text.figures import format_curves_title
 
 from ._formatting import format_value, scale
 from ._svg import GREY, SOFT
-from .figure import Chart, Panel, label_ends, label_width, line_style, log_ticks, percent_axis, tag
+from .axes import label_ends, label_width, log_ticks, percent_axis
+from .figure import Chart, Panel, line_style, tag
 from .palette import Style, styles
 
 MAX_BANDS = 4

@@ -19,7 +19,8 @@ from gradprix.utils.files import write_atomically
 
 from ._svg import GREY, INK
 from ._templates import render
-from .figure import Chart, Panel, log_ticks, percent_axis, tag
+from .axes import log_ticks, percent_axis
+from .figure import Chart, Panel, tag
 from .palette import colour
 from .plans import describe_run, format_range
 from .tables import make_table

@@ -17,7 +17,8 @@ from gradprix.utils.wording import format_list
 from ._sections import Estimate
 from ._svg import SOFT
 from ._training_figures import coloured_entries
-from .figure import Chart, Panel, label_ends, label_width, line_style, log_ticks, percent_axis, tag
+from .axes import label_ends, label_width, log_ticks, percent_axis
+from .figure import Chart, Panel, line_style, tag
 from .palette import styles
 
 

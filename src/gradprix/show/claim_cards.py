@@ -12,7 +12,8 @@ from gradprix.claims.cards import SIGNS, Card, Row, make_cards
 
 from ._svg import INK, SOFT
 from ._templates import render
-from .figure import Chart, Panel, line_style, write_beside
+from .axes import write_beside
+from .figure import Chart, Panel, line_style
 from .palette import COLOURS, style
 
 WIDTH, ROW, LABELS, NUMBERS = 320, 24, 124, 56

@@ -29,7 +29,8 @@ from gradprix.text.units import format_quantity
 
 from ._svg import GREY, INK
 from ._templates import render
-from .figure import LINESTYLES, Chart, Panel, format_tick, label_ends, log_ticks
+from .axes import format_tick, label_ends, log_ticks
+from .figure import LINESTYLES, Chart, Panel
 from .palette import colour
 
 STEPS = 100

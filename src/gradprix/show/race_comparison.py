@@ -159,7 +159,8 @@ def comparison_chart(comparison: RaceComparison) -> "Chart | None":
 
 def _draw_entry(comparison: RaceComparison, name: str, axes: "Axes") -> None:
     """Draw the median curve of an entry in each race against the share of the training."""
-    from .figure import LINESTYLES, percent_axis, tag
+    from .axes import percent_axis
+    from .figure import LINESTYLES, tag
     from .palette import colour
 
     late = []
