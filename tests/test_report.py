@@ -21,7 +21,6 @@ from gradprix.race.response_curves import response_curves
 from gradprix.race.run_records import Artifacts, FailedRun
 from gradprix.show import (
     _efficiency,
-    _hyperparameter_figures,
     _race_figures,
     _sections,
     _training_figures,
@@ -579,7 +578,7 @@ def test_several_tuned_values_have_a_panel_each():
     tuned = {"lr": 0.1, "momentum": 0.7, "schedule": "cosine"}
     record = replace_entry(replace(record, tuning_runs=runs), "good", tuned=tuned)
     record = replace(record, plan=replace(record.plan, tune=("lr", "momentum", "schedule")))
-    chart = _hyperparameter_figures.points(record)
+    chart = figures(record)["sensitivity"]
     assert [panel.title for panel in chart.panels[:3]] == [
         "good: lr 0.1",
         "good: momentum 0.7",

@@ -139,9 +139,8 @@ def test_the_page_says_it_all() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_names_in_the_page_are_escaped(text: str) -> None:
-    page, plain = (
-        ParsedPage(suite_page(summarize({name: raced({name: 0.9, "b": 0.8})}))) for name in (text, "harmless")
-    )
+    harmless = text.translate(str.maketrans("<>\"'&{}", "++ij8ff"))  # as wide: long names are shortened
+    page, plain = (ParsedPage(suite_page(summarize({name: raced({name: 0.9, "b": 0.8})}))) for name in (text, harmless))
     assert page.elements == plain.elements
     assert page.text.count(text) > 5
 
