@@ -6,7 +6,7 @@ them. In one run, the implementations take turns, so that their ratios do not de
 that change the work of a step are equal. All packages run at their defaults, but HeavyBall without `torch.compile`,
 which takes about a minute for each class.
 
-    python benchmarks/peers.py                # about ten minutes on two cores; writes benchmarks/peers.json
+    python benchmarks/peers.py                # about three minutes on two cores; writes benchmarks/peers.json
     python benchmarks/peers.py --quick Lion   # some classes, fewer rounds, writes nothing
 
 It needs the packages of the extra `peers`: `environment=peers; source scripts/setup` makes the environment
