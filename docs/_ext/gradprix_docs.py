@@ -600,8 +600,8 @@ def peers(file: Path = PEERS) -> str:
     """Return tables of step times relative to other packages, one per workload; without the file, how to measure."""
     if not file.exists():
         return (
-            "This repository contains no measurement yet. `python benchmarks/peers.py` takes about three minutes on two "
-            "cores, prints the ratios, and writes the file from which this table is generated."
+            "This repository contains no measurement yet. `python benchmarks/peers.py` takes about three minutes on "
+            "two cores, prints the ratios, and writes the file from which this table is generated."
         )
     record = json.loads(file.read_text())
     parts = []
