@@ -15,8 +15,9 @@ NAME_SIZE = 12
 """Size of names beside the axes, in pixels."""
 REFERENCE = 100.0
 """Size at which letters are measured."""
-MAX_NAME = 170.0
-"""Maximum width of a name beside the axes, in pixels: all names of built-in optimizers fit."""
+MAX_NAME = 140.0
+"""Maximum width of a name beside the axes, in pixels. With names of this width on both sides of the axes, letters
+are at least 10 pixels high on a phone."""
 
 
 def clean(text: str) -> str:

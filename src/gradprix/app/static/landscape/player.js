@@ -59,7 +59,7 @@ export function buildPlayer(root, seek, first = 0) {
     if (shown.t >= shown.steps) seek(first);
     play.textContent = "❚❚ Pause";
     const tick = (now) => {
-      due += ((now - last) / 1000) * Number(speed.value);
+      due += (Math.max(now - last, 0) / 1000) * Number(speed.value); // a frame may have begun before the click
       last = now;
       const by = Math.floor(due);
       due -= by;
