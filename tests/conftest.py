@@ -71,7 +71,7 @@ def checks_are_not_remembered(request: pytest.FixtureRequest, monkeypatch: pytes
 
 @pytest.fixture(scope="session")
 def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Browser of all tests of the app; its pages are opened by `app_browser.faultless`."""
+    """Browser of all tests: playwright runs once in a process. `app_browser.faultless` opens pages of the app."""
     app_browser = pytest.importorskip("app_browser", reason="needs playwright and Flask", exc_type=ImportError)
     if app_browser.chromium() is None:
         pytest.skip("there is no chromium on this machine")

@@ -1,14 +1,13 @@
 """Pages beside the report of a race, in a real browser: a suite, an explained optimizer, and a diagnosed race."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
 from accessibility import serious_problems
-from app_browser import chromium, launched
 from gradprix.explain import resolve_optimizer
 from gradprix.race.diagnosis_record import MeasurementKind, Trait
 from gradprix.show import EVIDENCE, explanation, report
@@ -26,14 +25,6 @@ PAGES: dict[str, Callable[[], str]] = {
         )
     ),
 }
-
-pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as started:
-        yield started
 
 
 @pytest.mark.parametrize("name", PAGES)

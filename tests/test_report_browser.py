@@ -10,7 +10,6 @@ from playwright.sync_api import Browser, Page
 from pypdf import PdfReader
 
 from accessibility import serious_problems
-from app_browser import chromium, launched
 from gradprix.show import report
 from parsed_page import HOSTILE
 from test_report import GOOD, VALUES, made_up
@@ -27,14 +26,6 @@ TEXT_SIZES = """Array.from(document.querySelectorAll("figure svg text"), (text) 
 })"""
 FORMATS = {"A4": (595, 842), "Letter": (612, 792)}
 """Width and height of paper in points."""
-
-pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
