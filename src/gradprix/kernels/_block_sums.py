@@ -1,7 +1,6 @@
 """Sums of tensors in blocks, in the order of `sum_in_blocks`, by a compiled kernel where there is one."""
 
 import ctypes
-import warnings
 from functools import cache
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from gradprix.rules.ops import BLOCK, sum_in_blocks
 
-from ._compile import Kernel, load_kernel
+from ._compile import Kernel, load_sums
 from ._kernel_source import PARTS, REDUCTION_PARTS
 
 KINDS = {torch.float32: "float32", torch.float64: "float64"}
@@ -60,10 +59,4 @@ def block_sums(a: Tensor) -> Tensor:
 @cache
 def _kernel(kind: torch.dtype) -> Kernel | None:
     text = SOURCE.format(kind=KINDS[kind], size=kind.itemsize)
-    try:
-        return load_kernel("block_sums", f"{PARTS.read_text('utf-8')}\n{REDUCTION_PARTS.read_text('utf-8')}\n{text}")
-    except Exception as error:  # any compiler failure: torch adds the blocks
-        first = str(error).partition("\n")[0]
-        message = f"gradprix: sums take longer, because Numba failed ({type(error).__name__}: {first})."
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-        return None
+    return load_sums("block_sums", f"{PARTS.read_text('utf-8')}\n{REDUCTION_PARTS.read_text('utf-8')}\n{text}")

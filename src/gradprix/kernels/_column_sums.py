@@ -6,13 +6,12 @@ depends on the number of columns and on its position. Here all columns are summe
 
 import ctypes
 import math
-import warnings
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from ._compile import Kernel, load_kernel
+from ._compile import Kernel, load_sums
 from ._kernel_source import PARTS
 
 KINDS = {torch.float32: "float32", torch.float64: "float64"}
@@ -98,10 +97,4 @@ def column_sums(x: Tensor) -> Tensor:
 @cache
 def _kernel(kind: torch.dtype) -> Kernel | None:
     text = SOURCE.format(kind=KINDS[kind], size=kind.itemsize)
-    try:
-        return load_kernel("column_sums", f"{PARTS.read_text()}\n{text}")
-    except Exception as error:  # any compiler failure: summing row by row still works
-        first = str(error).partition("\n")[0]
-        message = f"gradprix: sums take longer, because Numba failed ({type(error).__name__}: {first})."
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-        return None
+    return load_sums("column_sums", f"{PARTS.read_text('utf-8')}\n{text}")

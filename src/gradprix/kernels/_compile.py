@@ -95,6 +95,17 @@ def load_kernel(name: str, text: str) -> Kernel:
     return _load(_machine_code(name, text, lambda: _compile(text)))
 
 
+def load_sums(name: str, text: str) -> Kernel | None:
+    """Return a kernel that adds numbers, as `load_kernel` does; if it cannot be compiled, warn and return None."""
+    try:
+        return load_kernel(name, text)
+    except Exception as error:  # any compiler failure: the caller adds with torch
+        first = str(error).partition("\n")[0]
+        message = f"gradprix: sums take longer, because Numba failed ({type(error).__name__}: {first})."
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+        return None
+
+
 def load_module(name: str, key: str, write: Callable[[], str]) -> Kernel:
     """Return a kernel from LLVM code that defines it as `gradprix_kernel`, compiled or loaded from the cache.
 
