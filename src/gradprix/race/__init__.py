@@ -30,7 +30,7 @@ from .progress_display import progress
 from .protocol import run
 from .record import RaceRecord
 from .result import PICTURE, REPORT, Result, load
-from .suite_runner import suite, suite_plans, summed_up
+from .suite_runner import published_entries, suite, suite_plans, summed_up
 from .tune_plan import TunePlan, make_tune_plan
 from .tune_record import TuneRecord
 from .tune_runner import TUNE_PAGE, TuneResult, run_tuning
@@ -81,6 +81,7 @@ __all__ = [
     "measure_cost",
     "measured",
     "progress",
+    "published_entries",
     "race",
     "run",
     "run_tuning",

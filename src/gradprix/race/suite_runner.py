@@ -35,6 +35,19 @@ ENTRIES_OF_A_SUITE = (
     "nadam",
 )
 """Names of the default entries of a suite: classic optimizers at one batch size."""
+MODERN_ENTRIES = (
+    "muon",
+    "lion",
+    "adopt",
+    "ademamix",
+    "schedule_free_adamw",
+    "ema(adamw)",
+    "prodigy",
+    "soap",
+)
+"""Names of the newer entries of the published suite (`studies/suite.py`), which it races beside the classic ones."""
+SLOW_TASKS = {"soap": ("translate", "charlm", "generate", "generate-vae")}
+"""Entries that the published suite leaves out of some tasks, because a step takes too long there, with these tasks."""
 BOOTSTRAP_SAMPLES = 2_000
 """Number of bootstrap samples of the tasks."""
 TAUS = tuple(round(0.1 * i, 1) for i in range(101))
@@ -60,6 +73,16 @@ def suite_plans(
         if name not in ALL:
             raise UnknownNameError("task", name, ALL)
     return [make_plan(name, optimizers or ENTRIES_OF_A_SUITE, **budget) for name in names]
+
+
+def published_entries(task: str) -> list[str]:
+    """Return the names of the entries of the published suite on a task: `ENTRIES_OF_A_SUITE`, then `MODERN_ENTRIES`.
+
+    Example:
+        >>> [entry for entry in published_entries("digits") if entry not in published_entries("charlm")]
+        ['soap']
+    """
+    return [name for name in (*ENTRIES_OF_A_SUITE, *MODERN_ENTRIES) if task not in SLOW_TASKS.get(name, ())]
 
 
 def suite(

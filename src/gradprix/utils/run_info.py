@@ -16,8 +16,12 @@ def describe_run(command: str, seconds: float, *packages: str) -> dict[str, Any]
         packages: packages whose versions affect the numbers, besides gradprix, torch and numpy.
     """
     versions = {name: metadata.version(name) for name in ("gradprix", "torch", "numpy", *packages)}
-    machine = {"cores": os.cpu_count(), "cpu": cpu_model(), "system": platform.system()}
-    return {"command": command, "machine": machine, "versions": versions, "seconds": seconds}
+    return {"command": command, "machine": describe_machine(), "versions": versions, "seconds": seconds}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the number of cores, the CPU's model name and the operating system."""
+    return {"cores": os.cpu_count(), "cpu": cpu_model(), "system": platform.system()}
 
 
 def cpu_model() -> str:
