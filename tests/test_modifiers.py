@@ -336,11 +336,18 @@ def test_equals_an_existing_rule(modified: Rule, values: Values, existing: Rule,
             b.train()
 
 
-def test_ema_is_evaluated_at_torchs_average() -> None:
+@pytest.mark.parametrize("warmup", [False, True])
+def test_ema_is_evaluated_at_the_moving_average(warmup: bool) -> None:
+    def tensorflow_average(averages: Any, weights: Any, count: Any) -> None:
+        """Average as in tf.train.ExponentialMovingAverage with num_updates, whose first update has number 1."""
+        decay = min(0.9, (2 + int(count)) / (11 + int(count)))
+        for mean, x in zip(averages, weights, strict=True):
+            mean.copy_(decay * mean + (1 - decay) * x)
+
     module = torch.nn.ParameterList(parameters())
-    average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9))
-    optimizer = optim.from_rule(ema(rules.adamw, decay=0.9))(module, lr=0.01)
-    for t in range(1, 31):
+    average = AveragedModel(module, multi_avg_fn=tensorflow_average if warmup else get_ema_multi_avg_fn(0.9))
+    optimizer = optim.from_rule(ema(rules.adamw, decay=0.9, warmup=warmup))(module, lr=0.01)
+    for t in range(1, 101):  # the decay reaches 0.9 at t = 80
         give(list(module), t)
         optimizer.step()
         average.update_parameters(module)
@@ -433,7 +440,8 @@ def test_names_of_a_modifier_and_its_base_do_not_collide() -> None:
         "shrinking ← where(sign(share) sign(x) ≥ 0, x, 0 x)",
         "x ← x − η λ shrinking",
         "x ← x − η share",
-        "average_2 ← where(t > 1, ema_decay average_2 + (1 − ema_decay) x, x)",
+        "decay ← min(ema_decay, (1 + t) / (10 + t))",
+        "average_2 ← where(t > 1, decay average_2 + (1 − decay) x, x)",
     ]
 
 

@@ -98,6 +98,7 @@ MEANING = {
     "r": "the weight of step t in the average grows as t to this power",
     "interpolation": "weight of the average in the point at which gradients are taken; 1 minus that of the iterate",
     "ema_decay": "weight of the previous average in the moving average",
+    "ema_warmup": "the weight of the previous average starts small: at most (1 + t) / (10 + t)",
     "lookahead_steps": "steps between two moves of the slow weights",
     "lookahead_alpha": "fraction by which the slow weights move",
     "mars_gamma": "scale of the correction by the difference of gradients",

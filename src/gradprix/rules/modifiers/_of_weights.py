@@ -14,18 +14,22 @@ def ema_point(h, t, x, average):
 
 
 @modifier(
-    "Polyak & Juditsky 1992, doi:10.1137/0330046; exponential weights as in torch.optim.swa_utils.get_ema_multi_avg_fn",
+    "Polyak & Juditsky 1992, doi:10.1137/0330046; weights as in torch.optim.swa_utils.get_ema_multi_avg_fn, "
+    "warm-up of the decay as in tf.train.ExponentialMovingAverage with num_updates",
     relation="Equal to {base}, but evaluated at a moving average of its weights.",
     prefix="ema",
     state={"average": State("ema")},
     evaluate=ema_point,
     ema_decay=0.999,
+    ema_warmup=True,
     domains={"ema_decay": (0.0, 1.0)},
 )
 def ema(h, t, x, g, average):
     """Evaluates the model at an exponential moving average of the weights."""
     x = step(x, g)
-    average = where(t > 1, h.ema_decay * average + (1 - h.ema_decay) * x, x)
+    # Without the warm-up, the average of a run that is shorter than 1 / (1 − decay) is mostly its first weights.
+    decay = minimum(h.ema_decay, (1 + t) / (10 + t)) if h.ema_warmup else h.ema_decay
+    average = where(t > 1, decay * average + (1 - decay) * x, x)
     return x, average
 
 
