@@ -119,3 +119,36 @@ def test_both_forms_race_by_name() -> None:
     assert optim.from_rule(rules.schedule_free_adamw) is optim.ScheduleFreeAdamW
     assert today.code(0.1) == "gradprix.optim.ScheduleFreeAdamW(params, lr=0.1, correct_second_moment=True)"
     assert (dict(paper.fixed), dict(today.fixed)) == ({}, {"correct_second_moment": True})
+
+
+def train(make_optimizer: Any, seed: int) -> float:
+    """Return a score, as a training loop does."""
+    return 0.0
+
+
+MINE = race.Entry("mine", rules.schedule_free_adamw, schedule="linear")
+SCHEDULES = [
+    ({"task": "digits"}, "warmup", "cosine"),
+    ({"task": "digits", "schedule": "linear"}, "warmup", "linear"),
+    ({"task": "digits", "schedule": "constant"}, "constant", "constant"),
+    ({"task": train, "direction": "min"}, "its own", "its own"),
+]
+
+
+@pytest.mark.parametrize(("problem", "scheduled", "usual"), SCHEDULES)
+def test_by_name_they_have_their_authors_schedule_where_there_is_one(
+    problem: dict[str, Any], scheduled: str, usual: str
+) -> None:
+    names = ["schedule_free_adamw", "schedule_free(lion)", "clipped(schedule_free_sgd, norm=1)", "adamw", "ema(adamw)"]
+    plan = race.make_plan(optimizers=names, **problem)
+    schedules = [plan.final_trial(entry, {"lr": 0.1}, 0).schedule for entry in plan.entries]
+    assert schedules == [scheduled] * 3 + [usual] * 2
+
+
+def test_tuning_and_entries_of_users_keep_their_schedules() -> None:
+    config = race.RaceConfig("digits", ["schedule_free_adamw"], tune="schedule", trials=2)
+    assert race.make_tune_plan(config).default_point["schedule"] == "warmup"
+    plan = race.make_plan("digits", [MINE, "adamw"], schedule="constant")
+    assert plan.final_trial(plan.entries[0], {"lr": 0.1}, 0).schedule == "linear"
+    with pytest.raises(ValueError, match="mine sets a schedule"):
+        race.make_plan(train, [MINE, "adamw"], direction="min")

@@ -107,7 +107,13 @@ def _choose_entries(config: RaceConfig, problem: Problem) -> list[Entry]:
     optimizers = config.optimizers
     if optimizers is None and config.bracket == "rules":
         optimizers = problem.entries or None
-    return tune_entries(entries(optimizers, config.bracket, config.baseline), config, problem)
+    chosen = entries(optimizers, config.bracket, config.baseline, has_schedule(problem))
+    return tune_entries(chosen, config, problem)
+
+
+def has_schedule(problem: Problem) -> bool:
+    """Return True if the learning rate of a problem follows a schedule. Training loops have their own steps."""
+    return isinstance(problem, Task) and problem.schedule != "constant"
 
 
 def tune_entries(chosen: list[Entry], config: RaceConfig, problem: Problem) -> list[Entry]:

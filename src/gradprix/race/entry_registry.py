@@ -11,6 +11,7 @@ from gradprix.tasks.registry import import_object
 
 from .entry import ALL_EXAMPLES, Entry
 from .modified_entries import (
+    SCHEDULE_FREE,
     base_name,
     is_expression,
     is_sharpness_aware,
@@ -50,12 +51,13 @@ ENTRIES = {
         Entry("adan", rules.adan),
         Entry("ademamix", rules.ademamix),
         Entry("adopt", rules.adopt),
-        Entry("schedule_free_sgd", rules.schedule_free_sgd),
-        Entry("schedule_free_adamw", rules.schedule_free_adamw),
+        Entry("schedule_free_sgd", rules.schedule_free_sgd, schedule=SCHEDULE_FREE),
+        Entry("schedule_free_adamw", rules.schedule_free_adamw, schedule=SCHEDULE_FREE),
         Entry(
             "schedule_free_adamw-corrected",
             rules.schedule_free_adamw,
             {"correct_second_moment": True},
+            schedule=SCHEDULE_FREE,
             about="Schedule-Free AdamW as in its authors' present code: bias correction in the denominator.",
         ),
         Entry("lamb", rules.lamb),
@@ -104,7 +106,10 @@ EVERY_RULE = list(ENTRIES)[:13]
 
 
 def entries(
-    names: str | Iterable[str | Entry] | None = None, bracket: str = "rules", baseline: str | None = None
+    names: str | Iterable[str | Entry] | None = None,
+    bracket: str = "rules",
+    baseline: str | None = None,
+    scheduled: bool = True,
 ) -> list[Entry]:
     """Return the entries of a race.
 
@@ -113,6 +118,7 @@ def entries(
             built-in entries from `momentum` to `rmsprop-centered`. None selects the entries of the bracket.
         bracket: `"rules"` (optimizers at one batch size) or `"data"` (one optimizer at three batch sizes).
         baseline: name of an entry to add, if `names` does not contain it.
+        scheduled: see `resolve_entries`.
 
     Raises:
         UnknownNameError: if a name is unknown. The error suggests similar names.
@@ -126,11 +132,11 @@ def entries(
         raise ValueError(f"the bracket {bracket!r} is a list of optimizers: give a bracket or optimizers, not both.")
     elif isinstance(names, str):
         names = split_names(names)
-    chosen = [entry for name in names for entry in resolve_entries(name)]
+    chosen = [entry for name in names for entry in resolve_entries(name, scheduled)]
     if baseline not in (None, "all"):
         known = [entry.name for entry in chosen]
         if baseline not in known:
-            chosen += [entry for entry in resolve_entries(str(baseline)) if entry.name not in known]
+            chosen += [entry for entry in resolve_entries(str(baseline), scheduled) if entry.name not in known]
     duplicates = {e.name for e in chosen if [c.name for c in chosen].count(e.name) > 1}
     if duplicates:
         raise ValueError(f"{', '.join(sorted(duplicates))}: entered more than once. Give each entry a unique name.")
@@ -139,25 +145,34 @@ def entries(
     return chosen
 
 
-def resolve_entries(name: str | Entry) -> list[Entry]:
+def resolve_entries(name: str | Entry, scheduled: bool = True) -> list[Entry]:
     """Return the entries that a name stands for: one, or several for `"all"`.
 
     Args:
         name: name of a built-in entry, location of a rule or an optimizer class such as `mine.py:MyOpt`, modifiers of
             these such as `clipped(adam, norm=1)`, `sam(momentum, rho=0.1)` for sharpness-aware minimization, or an
             entry, which is returned as it is.
+        scheduled: give built-in schedule-free entries the schedule of their authors: warmup, then constant. False for a
+            problem that has no schedule.
 
     Raises:
         UnknownNameError: if the name is unknown. The error suggests similar names.
         ValueError: if modifiers are malformed or cannot be applied.
     """
+    found = _resolve(name)
+    is_users = isinstance(name, Entry) or ":" in name
+    return found if scheduled or is_users else [replace(entry, schedule=None) for entry in found]
+
+
+def _resolve(name: str | Entry) -> list[Entry]:
+    """Return the entries that a name stands for, with their schedules."""
     if isinstance(name, Entry):
         return [name]
     if is_sharpness_aware(name):
         base, rho = parse_sharpness_aware(name)
-        return [replace(each, name=name, sam_rho=rho, about="") for each in resolve_entries(base)]
+        return [replace(each, name=name, sam_rho=rho, about="") for each in _resolve(base)]
     if is_expression(name):
-        return [modify_entry(name, base) for base in resolve_entries(base_name(name))]
+        return [modify_entry(name, base) for base in _resolve(base_name(name))]
     if name == "all":
         return [ENTRIES[each] for each in EVERY_RULE]
     if name in ENTRIES:

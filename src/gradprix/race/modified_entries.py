@@ -6,6 +6,9 @@ from gradprix.rules.modifiers import format_call, parse_expression, split_names
 from .entry import Entry, rule_of
 from .plan_limits import USUAL_SAM_RHO
 
+SCHEDULE_FREE = "warmup"
+"""Schedule of schedule-free optimizers, as their authors use them: warmup, then constant (arXiv:2405.15682)."""
+
 
 def is_expression(name: str) -> bool:
     """Return True if a name is a call of a modifier, and not the name of an entry or the location of an object."""
@@ -52,8 +55,8 @@ def base_name(expression: str) -> str:
 def modify_entry(expression: str, base: Entry) -> Entry:
     """Return the entry of an expression.
 
-    It has the values, search space and batch size of the entry that it modifies. Values in the expression take
-    precedence.
+    It has the values, search space, batch size and schedule of the entry that it modifies. Values in the expression
+    take precedence, and `schedule_free` has the schedule of its authors.
 
     Args:
         expression: name of the new entry.
@@ -82,4 +85,6 @@ def modify_entry(expression: str, base: Entry) -> Entry:
         if tuned := sorted(given & base.space.keys()):
             raise ValueError(f"{name}: the race tunes {', '.join(tuned)}. Leave it out.")
         fixed = {key: value for key, value in fixed.items() if key in rule.hyperparameters and key not in given}
-    return Entry(name, rule, fixed, base.space, base.batch_size, schedule=base.schedule, sam_rho=base.sam_rho)
+    is_schedule_free = any(modifier.name == "schedule_free" for modifier, _ in applications)
+    schedule = SCHEDULE_FREE if is_schedule_free and base.schedule is None else base.schedule
+    return Entry(name, rule, fixed, base.space, base.batch_size, schedule=schedule, sam_rho=base.sam_rho)

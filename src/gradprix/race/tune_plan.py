@@ -7,7 +7,7 @@ from gradprix.rules.modifiers import split_names
 from gradprix.tasks.loop import Problem
 from gradprix.utils.wording import format_list
 
-from .config import RaceConfig, find_problem, tune_entries
+from .config import RaceConfig, find_problem, has_schedule, tune_entries
 from .entry import Entry
 from .entry_registry import resolve_entries
 from .plan import Plan, RacePhase
@@ -68,7 +68,8 @@ class TunePlan(Plan):
         if self.default is None:
             return {}
         rate = self.default.default_rate
-        training = {"batch_size": self.batch_size(self.default), "schedule": self.task.schedule}
+        schedule = self.default.schedule or self.task.schedule
+        training = {"batch_size": self.batch_size(self.default), "schedule": schedule}
         training["clip_norm"] = self._clip_norm
         values = {**training, **self.default.rule_defaults, **self.default.values(rate), "lr": rate}
         return {name: values.get(name) for name in self.entry.space}
@@ -82,8 +83,8 @@ def make_tune_plan(config: RaceConfig) -> TunePlan:
         TypeError: if the task or the optimizer has an unsupported type.
         TaskError: if the function that returns the task fails.
     """
-    usual = _find_optimizer(config.optimizers)
     problem: Problem = find_problem(config)
+    usual = _find_optimizer(config.optimizers, has_schedule(problem))
     (entry,) = tune_entries([usual], config, problem)
     if "lr" not in entry.space:
         raise ValueError(f"{entry.name} has no learning rate to tune, which is what this is for. Race it.")
@@ -99,7 +100,7 @@ def make_tune_plan(config: RaceConfig) -> TunePlan:
     )
 
 
-def _find_optimizer(given: Any) -> Entry:
+def _find_optimizer(given: Any, scheduled: bool) -> Entry:
     """Return the entry of the optimizer to tune.
 
     Raises:
@@ -119,4 +120,4 @@ def _find_optimizer(given: Any) -> Entry:
             f"{format_list(list(map(str, names)))}: this tunes one optimizer. Give one name; to compare several, race "
             f"them (gradprix race TASK --optimizers {','.join(map(str, names))})."
         )
-    return resolve_entries(names[0])[0]
+    return resolve_entries(names[0], scheduled)[0]
