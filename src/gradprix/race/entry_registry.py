@@ -159,9 +159,9 @@ def resolve_entries(name: str | Entry, scheduled: bool = True) -> list[Entry]:
         UnknownNameError: if the name is unknown. The error suggests similar names.
         ValueError: if modifiers are malformed or cannot be applied.
     """
-    found = _resolve(name)
+    chosen = _resolve(name)
     is_users = isinstance(name, Entry) or ":" in name
-    return found if scheduled or is_users else [replace(entry, schedule=None) for entry in found]
+    return chosen if scheduled or is_users else [replace(entry, schedule=None) for entry in chosen]
 
 
 def _resolve(name: str | Entry) -> list[Entry]:
