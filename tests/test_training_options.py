@@ -4,6 +4,7 @@ The oracle is a plain PyTorch loop with the same batches.
 """
 
 import math
+import time
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -578,6 +579,20 @@ def test_traces_and_explanations_use_the_options():
     assert run.points
     assert max(run.gradients) <= 0.4 * (1 + 1e-5)
     assert run.outcome.to_json() == train(task, [trial], MODES["stacked"])[1][0].to_json()
+
+
+def test_timing_of_a_step_goes_on_while_all_calls_wait_for_a_processor():
+    calls = []
+
+    def loss(output, target):
+        calls.append(output)
+        if len(calls) < 7:
+            time.sleep(0.4)  # as if other processes had all processors
+        return nn.functional.cross_entropy(output, target)
+
+    task = gp.tasks.digits.change(loss=loss)
+    (seconds,) = seconds_of_steps(task, [Trial(sgd, sgd.values(), 0, 32, 1, "cosine", False)])
+    assert seconds < 0.2
 
 
 def test_step_times_use_the_options():
