@@ -187,8 +187,6 @@ def test_the_table_of_situations_is_made_of_the_file(tmp_path: Path) -> None:
     assert "| A failure | **no** | E: it failed |" in text
     assert "A mistake" not in text
     assert "| A mistake | TaskError: wrong \\[1\\] |" in compatibility_docs.mistakes(file)
-    whats = ("tried", "work", "stacked", "one at a time", "equal", "mistakes", "refused")
-    assert [compatibility_docs.count(what, file) for what in whats] == ["3", "2", "1", "1", "1", "1", "1"]
     assert compatibility_docs.made_by(file).startswith("`python x.py`, torch 2.")
 
 
@@ -214,7 +212,6 @@ def test_a_race_is_seldom_wrong_when_all_of_it_is_repeated() -> None:
     assert max(each["median_bound"] for each in record["conditions"]) <= 1
     ahead = [each for each in record["conditions"] if each["means"] == "two margins"]
     assert min(each["best_recommended"] for each in ahead) >= 0.95
-    assert made.verdict_simulation("races") == "2,000"
 
 
 def test_the_protocol_is_the_codes() -> None:

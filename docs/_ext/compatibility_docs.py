@@ -24,29 +24,6 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return list(json.loads(file.read_text())["situations"].values())
 
 
-def count(what: str, file: Path = COMPATIBILITY) -> str:
-    """Return a number of situations.
-
-    Args:
-        what: `"tried"`, `"work"`, `"stacked"`, `"one at a time"` or `"equal"`, of the situations without a mistake;
-            `"mistakes"`, or `"refused"`, of those with one.
-        file: the results.
-    """
-    rows = [row for row in read_rows(file) if not row["mistake"]]
-    mistakes = [row for row in read_rows(file) if row["mistake"]]
-    working = [row for row in rows if row["works"]]
-    numbers = {
-        "tried": len(rows),
-        "work": len(working),
-        "stacked": sum(row["stacked"] for row in working),
-        "one at a time": sum(not row["stacked"] for row in working),
-        "equal": sum(row["difference"] <= row["tolerance"] for row in working),
-        "mistakes": len(mistakes),
-        "refused": sum(row["works"] for row in mistakes),
-    }
-    return str(numbers[what])
-
-
 def situations(file: Path = COMPATIBILITY) -> str:
     """Return a table of the situations of each kind, under a heading."""
     rows = [row for row in read_rows(file) if not row["mistake"]]

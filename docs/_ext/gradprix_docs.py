@@ -6,8 +6,7 @@ The functions return Markdown, which the directives insert. In a page:
     ```
 
 inserts one of `BLOCKS` for a rule, `{measured}` a table of `MEASURED`, and `{api}` the public names of a module. The
-roles ``{aa-tests}`usual false` ``, ``{compatibility}`work` `` and ``{verdict-simulation}`covered` `` insert a number of
-studies/aa_tests.json, studies/compatibility.json and studies/verdict_simulation.json.
+role `{value}` and the directive `{numbers}` (`measured_values.py`) insert single numbers.
 """
 
 import ast
@@ -24,6 +23,7 @@ from typing import Any
 import cluster_docs
 import command_docs
 import compatibility_docs
+import measured_values
 import modifier_docs
 import numpy as np
 import path_docs
@@ -31,7 +31,7 @@ import suite_docs
 import torch
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.docutils import SphinxDirective
 from suite_docs import plain, table
 
 from gradprix import optim, rules, tasks
@@ -45,12 +45,9 @@ from gradprix.rules.notation import format_expression, format_symbol
 
 ROOT = Path(__file__).resolve().parents[2]
 AA_TESTS = ROOT / "studies" / "aa_tests.json"
-USUAL_ENTRIES = 10
-"""Number of optimizers of the A/A tests, each compared with its copy."""
 REPETITIONS = ROOT / "studies" / "repetitions.json"
 TUNED_HYPERPARAMETERS = ROOT / "studies" / "tuned_hyperparameters.json"
 MUON_GAIN = ROOT / "studies" / "muon_gain.json"
-VERDICT_SIMULATION = ROOT / "studies" / "verdict_simulation.json"
 STEP = ROOT / "benchmarks" / "step.json"
 RACE = ROOT / "benchmarks" / "race.json"
 PEERS = ROOT / "benchmarks" / "peers.json"
@@ -474,35 +471,6 @@ BLOCKS: dict[str, Callable[[Rule], str]] = {
 """Generated parts of the page of a rule."""
 
 
-def aa_tests(what: str, file: Path = AA_TESTS) -> str:
-    """Return a number of the A/A tests: of races, of those with a false claim, or of usual comparisons."""
-    record = json.loads(file.read_text())
-    races = [row for rows in record["tasks"].values() for row in rows]
-    usual = [row["significant"] for row in record["usual"]]
-    numbers = {
-        "races": len(races),
-        "false races": sum(bool(row["false"]) for row in races),
-        "usual comparisons": USUAL_ENTRIES * len(usual),
-        "usual false": sum(map(len, usual)),
-        "usual races": len(usual),
-        "usual false races": sum(map(bool, usual)),
-    }
-    return f"{numbers[what]:,}"
-
-
-def verdict_simulation(what: str, file: Path = VERDICT_SIMULATION) -> str:
-    """Return the worst value over the simulated conditions, or the number of races under each: `races`."""
-    record = json.loads(file.read_text())
-    conditions = record["conditions"]
-    if what == "best_recommended":  # where there is a best entry far ahead of the others
-        conditions = [each for each in conditions if each["means"] == "two margins"]
-    worst = {"covered": min, "best_recommended": min, "false_claim": max, "median_bound": max}
-    if what not in worst:
-        return f"{record[what]:,}"
-    value = worst[what](each[what] for each in conditions)
-    return f"{value:.2f}" if what == "median_bound" else f"{100 * value:.1f} %"
-
-
 def aa_tests_table(file: Path = AA_TESTS) -> str:
     """Return the results of the A/A tests as a table, with their command."""
     record = json.loads(file.read_text())
@@ -510,8 +478,8 @@ def aa_tests_table(file: Path = AA_TESTS) -> str:
         (f"races on `{name}`", str(len(races)), str(sum(bool(row["false"]) for row in races)))
         for name, races in record["tasks"].items()
     ]
-    usual = "ten comparisons on `digits` in the usual way"
-    rows.append((usual, aa_tests("usual races", file), aa_tests("usual false races", file)))
+    usual = [row["significant"] for row in record["usual"]]
+    rows.append(("ten comparisons on `digits` in the usual way", str(len(usual)), str(sum(map(bool, usual)))))
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return f"{table(('', 'number', 'with a false claim'), rows)}\n\n`{record['command']}`, {versions}."
 
@@ -816,29 +784,12 @@ class Api(SphinxDirective):
         return self.parse_text_to_nodes(api(self.arguments[0]))
 
 
-class Figure(SphinxRole):
-    """Insert a number of a study.
-
-    Args:
-        lookup: function from the text of the role to the number as text.
-    """
-
-    def __init__(self, lookup: Callable[[str], str]) -> None:
-        super().__init__()
-        self.lookup = lookup
-
-    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        """Return the number as a text node."""
-        return [nodes.Text(self.lookup(self.text))], []
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives and roles."""
     app.add_directive("rule", RuleBlock)
     app.add_directive("measured", Measured)
     app.add_directive("api", Api)
     app.add_directive("commands", command_docs.Commands)
-    app.add_role("aa-tests", Figure(aa_tests))
-    app.add_role("compatibility", Figure(compatibility_docs.count))
-    app.add_role("verdict-simulation", Figure(verdict_simulation))
+    app.add_directive("numbers", measured_values.Numbers)
+    app.add_role("value", measured_values.Value())
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
