@@ -7,7 +7,15 @@ sys.path.insert(0, str(Path(__file__).with_name("_ext")))
 
 project = "gradprix"
 html_show_copyright = False
-extensions = ["myst_parser", "sphinx_design", "gradprix_docs", "notebook_docs", "site_docs", "claims_docs"]
+extensions = [
+    "myst_parser",
+    "sphinx_design",
+    "gradprix_docs",
+    "notebook_docs",
+    "site_docs",
+    "claims_docs",
+    "findings_docs",
+]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

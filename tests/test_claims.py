@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from gradprix import claims
 from gradprix.claims import adadelta, adagrad, adam_parts, descent
-from gradprix.claims.claim import CLAIMS, TEXTS, Claim, Finding, Result
+from gradprix.claims.claim import CLAIMS, Claim, Result
 from gradprix.claims.estimates import Measured, exact, mean, median, proportion
+from gradprix.claims.registry import Conclusion
 from gradprix.cli import app
 from gradprix.rules import adagrad as adagrad_rule
 from gradprix.rules import adamw, nadam, rmsprop, sgd
@@ -54,8 +55,8 @@ def unmeasured(record: Mapping[str, Any]) -> list[float]:
 
 
 def test_every_claim_has_texts_and_an_experiment() -> None:
-    assert set(CLAIMS) == set(TEXTS)
-    assert list(claims.ALL) == list(TEXTS)
+    assert set(CLAIMS.registered) == set(CLAIMS.texts)
+    assert list(claims.ALL) == list(CLAIMS.texts)
     for claim in claims.ALL.values():
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", claim.id)
         assert claim.on in ("landscapes", "networks", "suite")
@@ -89,7 +90,7 @@ def claim_with(**changes: Any) -> Claim:
 
 def test_a_number_that_was_not_measured_is_found_out() -> None:
     says = "It is 0.52 (0.49 to 0.55) of 3, at 5 %, not 0.53, 1,200 or 7e-14."
-    finding = Finding("holds", says, (Measured("", 0.518, (0.49, 0.55), 9),))
+    finding = Conclusion("holds", says, (Measured("", 0.518, (0.49, 0.55), 9),))
 
     assert unmeasured(Result(claim_with(), finding).to_dict()) == [0.53, 1200, 7e-14]
 
@@ -116,7 +117,7 @@ PLANTED: list[tuple[str, dict[str, Any], str]] = [
     (
         "large-updates-overshoot",
         {"edge": measured(2.3), "worst": exact(0.3), "below": measured(0), "above": measured(1)},
-        "not settled",
+        "inconclusive",
     ),
     (
         "large-updates-overshoot",
@@ -124,25 +125,25 @@ PLANTED: list[tuple[str, dict[str, Any], str]] = [
         "does not hold",
     ),
     ("gd-gets-stuck", {"worst": exact(1e-3), "slope": measured(1)}, "holds"),
-    ("gd-gets-stuck", {"worst": ZERO, "slope": measured(0.5)}, "not settled"),
+    ("gd-gets-stuck", {"worst": ZERO, "slope": measured(0.5)}, "inconclusive"),
     ("momentum-needs-root-kappa", {"heavy": measured(1.0), "plain": measured(1.0)}, "does not hold"),
     ("momentum-needs-root-kappa", {"heavy": measured(0.5), "plain": measured(1.0)}, "holds"),
     ("look-ahead-brakes", {"equal": measured(1.0), "own": measured(1.0)}, "does not hold"),
     ("look-ahead-brakes", {"equal": measured(0.5), "own": measured(0.5)}, "holds"),
     ("look-ahead-brakes", {"equal": measured(0.5), "own": measured(1.0)}, "holds only if"),
-    ("look-ahead-brakes", {"equal": measured(0.5), "own": measured(0.9)}, "not settled"),
+    ("look-ahead-brakes", {"equal": measured(0.5), "own": measured(0.9)}, "inconclusive"),
     ("acceleration-slows-near-the-optimum", {"speed": measured(1.0), "loss": measured(1.0)}, "does not hold"),
     ("acceleration-slows-near-the-optimum", {"speed": measured(0.5), "loss": measured(1.0)}, "holds only if"),
     ("acceleration-slows-near-the-optimum", {"speed": measured(0.5), "loss": measured(0.5)}, "holds only if"),
     ("adagrad-adapts-to-directions", {"aligned": measured(5), "rotated": measured(5)}, "holds"),
     ("adagrad-adapts-to-directions", {"aligned": measured(0), "rotated": measured(0)}, "does not hold"),
     ("adagrad-adapts-to-directions", {"aligned": measured(5), "rotated": measured(0)}, "holds only if"),
-    ("adagrad-adapts-to-directions", {"aligned": measured(5), "rotated": measured(1)}, "not settled"),
+    ("adagrad-adapts-to-directions", {"aligned": measured(5), "rotated": measured(1)}, "inconclusive"),
     ("adagrad-learns-rare-features", {"ratio_1": measured(0.1), "ratio_64": measured(0.1)}, "holds"),
     ("adagrad-stalls", {f"sgd_{arm}": measured(3) for arm in ARMS}, "holds"),
     ("adagrad-stalls", {f"sgd_{arm}": measured(0) for arm in ARMS}, "does not hold"),
     ("adam-is-adadelta-plus-momentum", {"rmsprop": measured(0.5), "adadelta": ZERO}, "holds"),
-    ("adam-is-adadelta-plus-momentum", {"rmsprop": exact(0.1), "adadelta": measured(0.5)}, "not settled"),
+    ("adam-is-adadelta-plus-momentum", {"rmsprop": exact(0.1), "adadelta": measured(0.5)}, "inconclusive"),
     ("adam-is-adadelta-plus-momentum", {"rmsprop": ZERO, "adadelta": measured(0.5)}, "does not hold"),
     ("adam-with-huge-eps-is-momentum", {"corrected": exact(0.1), "uncorrected": ZERO}, "does not hold"),
     (
@@ -161,7 +162,7 @@ PLANTED: list[tuple[str, dict[str, Any], str]] = [
     (
         "noise-falls-as-one-over-batch",
         {"slope": measured(-1), **{f"ratio_{b}": measured(2) for b in (1, 3, 10, 30, 100, 300, 900)}},
-        "not settled",
+        "inconclusive",
     ),
     (
         "mini-batch-sits-between",
@@ -191,13 +192,13 @@ def test_measurements_on_other_rules_give_the_opposite_verdict() -> None:
     assert verdict("rules-lower-the-loss", descent.summarize([-1.0, 0.1], [-1.0, -1.0], 2)) == "does not hold"
 
 
-@pytest.mark.parametrize(("effect", "expected"), [(0.5, "holds"), (-0.5, "does not hold"), (0.1, "not settled")])
+@pytest.mark.parametrize(("effect", "expected"), [(0.5, "holds"), (-0.5, "does not hold"), (0.1, "inconclusive")])
 def test_learning_rates_that_grow_with_gradients_are_recognised(effect: float, expected: str) -> None:
     rules = ("AdaGrad", "RMSprop", "AdaDelta", "Adam", "AdaMax")
     assert verdict("adaptive-steps-follow-gradients", {name: measured(effect) for name in rules}) == expected
     mixed = {name: measured(effect if name == "Adam" else 0.0) for name in rules}
     assert verdict("adaptive-steps-follow-gradients", mixed) == (
-        "holds only if" if expected == "holds" else "not settled"
+        "holds only if" if expected == "holds" else "inconclusive"
     )
 
 
@@ -277,7 +278,7 @@ def test_all_are_shown_a_row_each_with_verdicts_counted(quick: dict[str, dict[st
     [
         (["does not hold"], "1 does not hold"),
         (["holds", "holds only if the step is small"], "1 holds, 1 holds only on a condition"),
-        (["not settled", "holds", "holds"], "2 hold, 1 is not settled"),
+        (["inconclusive", "holds", "holds"], "2 hold, 1 is inconclusive"),
     ],
 )
 def test_counts_agree_with_their_verbs(verdicts: list[str], text: str) -> None:
@@ -319,8 +320,8 @@ def test_a_claim_about_many_tasks_waits_for_them(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(claims.ALL, "a-b", claim_with(measure=measure, on="suite"))
     (result,) = claims.run(["a-b"])
 
-    assert result.finding.verdict == "not settled"
-    assert "there is no suite" in result.finding.says
+    assert result.conclusion.verdict == "inconclusive"
+    assert "there is no suite" in result.conclusion.says
     assert result.to_dict()["effect"] is None
 
 

@@ -19,9 +19,10 @@ from gradprix.claims import (
     network_training,
     suite_tasks,
 )
-from gradprix.claims.claim import Claim, Finding, Result
+from gradprix.claims.claim import Claim, Result
 from gradprix.claims.estimates import Measured, proportion
 from gradprix.claims.network_stability_edge import SHARES, first_rise, sharpness
+from gradprix.claims.registry import Conclusion
 from gradprix.tasks import digits
 from gradprix.training.trainer import train_stack
 from test_claims import unmeasured, verdict
@@ -49,46 +50,46 @@ PLANTED: list[tuple[str, dict[str, Measured], str]] = [
     ("large-updates-overshoot-on-a-network", EDGE(about(1.05), about(0.98)), "holds only if"),
     ("large-updates-overshoot-on-a-network", EDGE(about(2.0), about(0.98)), "does not hold"),
     ("large-updates-overshoot-on-a-network", EDGE(about(1.05), about(0.3)), "does not hold"),
-    ("large-updates-overshoot-on-a-network", EDGE(about(1.2, 0.2), about(1.0)), "not settled"),
+    ("large-updates-overshoot-on-a-network", EDGE(about(1.2, 0.2), about(1.0)), "inconclusive"),
     ("one-sample-steps-are-faster-but-noisy", SINGLE(about(9.0), about(3.0), about(0.4)), "holds"),
     ("one-sample-steps-are-faster-but-noisy", SINGLE(about(9.0), about(0.5), about(0.4)), "holds only if"),
     ("one-sample-steps-are-faster-but-noisy", SINGLE(about(0.9), about(3.0), about(0.4)), "does not hold"),
     ("one-sample-steps-are-faster-but-noisy", SINGLE(about(9.0), about(3.0), about(0.0)), "does not hold"),
-    ("one-sample-steps-are-faster-but-noisy", SINGLE(about(9.0), about(1.1, 0.5), about(0.4)), "not settled"),
+    ("one-sample-steps-are-faster-but-noisy", SINGLE(about(9.0), about(1.1, 0.5), about(0.4)), "inconclusive"),
     ("mini-batches-balance", BALANCE(about(3.0), about(2.0), about(32.0)), "holds"),
     ("mini-batches-balance", BALANCE(about(3.0), about(0.7), about(32.0)), "does not hold"),
-    ("mini-batches-balance", BALANCE(about(1.0, 0.5), about(2.0), about(32.0)), "not settled"),
+    ("mini-batches-balance", BALANCE(about(1.0, 0.5), about(2.0), about(32.0)), "inconclusive"),
     ("gradient-noise-falls-as-one-over-batch", {"slope": about(-1.0)}, "holds"),
     ("gradient-noise-falls-as-one-over-batch", {"slope": about(-0.5)}, "does not hold"),
-    ("gradient-noise-falls-as-one-over-batch", {"slope": about(-0.96, 0.1)}, "not settled"),
+    ("gradient-noise-falls-as-one-over-batch", {"slope": about(-0.96, 0.1)}, "inconclusive"),
     ("momentum-neglects-atypical-samples", NEGLECT(about(1.5), about(1.3)), "holds"),
     ("momentum-neglects-atypical-samples", NEGLECT(about(1.5), about(1.0)), "holds only if"),
     ("momentum-neglects-atypical-samples", NEGLECT(about(1.5), about(1.12, 0.2)), "holds only if"),
     ("momentum-neglects-atypical-samples", NEGLECT(about(1.02), about(1.0)), "does not hold"),
-    ("momentum-neglects-atypical-samples", NEGLECT(about(1.12, 0.2), about(1.0)), "not settled"),
+    ("momentum-neglects-atypical-samples", NEGLECT(about(1.12, 0.2), about(1.0)), "inconclusive"),
     ("acceleration-cures-neglect", NEGLECT(about(0.8), about(0.9)), "holds"),
     ("acceleration-cures-neglect", NEGLECT(about(0.1), about(0.9)), "holds only if"),
     ("acceleration-cures-neglect", {"rare_80": about(0.1)}, "does not hold"),
-    ("acceleration-cures-neglect", {"rare_80": about(0.5, 0.2)}, "not settled"),
-    ("acceleration-cures-neglect", {"nothing": about(0)}, "not settled"),
+    ("acceleration-cures-neglect", {"rare_80": about(0.5, 0.2)}, "inconclusive"),
+    ("acceleration-cures-neglect", {"nothing": about(0)}, "inconclusive"),
     ("adagrad-stalls-on-a-network", STALL(about(1.1), about(9.0), about(1.1), about(9.0)), "holds"),
     ("adagrad-stalls-on-a-network", STALL(about(3.0), about(9.0), about(1.1), about(9.0)), "holds only if"),
     ("adagrad-stalls-on-a-network", STALL(about(1.1), about(9.0), about(3.0), about(9.0)), "holds only if"),
     ("adagrad-stalls-on-a-network", STALL(about(3.0), about(9.0), about(1.1), about(1.1)), "does not hold"),
-    ("adagrad-stalls-on-a-network", STALL(about(2.0), about(9.0), about(1.1), about(9.0)), "not settled"),
+    ("adagrad-stalls-on-a-network", STALL(about(2.0), about(9.0), about(1.1), about(9.0)), "inconclusive"),
     ("bias-correction-matters-only-early-on-a-network", EARLY(about(0.7), about(0.1)), "holds"),
     ("bias-correction-matters-only-early-on-a-network", EARLY(about(1.0), about(0.1)), "does not hold"),
     ("bias-correction-matters-only-early-on-a-network", EARLY(about(0.7), about(2.0)), "does not hold"),
-    ("bias-correction-matters-only-early-on-a-network", EARLY(about(0.7), about(0.4, 0.3)), "not settled"),
+    ("bias-correction-matters-only-early-on-a-network", EARLY(about(0.7), about(0.4, 0.3)), "inconclusive"),
     ("adam-beats-its-halves-on-digits", HALVES(about(0.9), about(1.0)), "holds"),
     ("adam-beats-its-halves-on-digits", HALVES(about(0.1), about(1.0)), "does not hold"),
-    ("adam-beats-its-halves-on-digits", HALVES(about(0.5, 0.6), about(1.0)), "not settled"),
+    ("adam-beats-its-halves-on-digits", HALVES(about(0.5, 0.6), about(1.0)), "inconclusive"),
     ("adam-needs-no-tuning-on-digits", {"lost": about(0.1)}, "holds"),
     ("adam-needs-no-tuning-on-digits", {"lost": about(0.9)}, "does not hold"),
-    ("adam-needs-no-tuning-on-digits", {"lost": about(0.4, 0.3)}, "not settled"),
+    ("adam-needs-no-tuning-on-digits", {"lost": about(0.4, 0.3)}, "inconclusive"),
     ("several-at-defaults-equal-one-tuned", SEVERAL(about(0.1), about(-0.1)), "holds"),
     ("several-at-defaults-equal-one-tuned", SEVERAL(about(0.1), about(-1.5)), "does not hold"),
-    ("several-at-defaults-equal-one-tuned", SEVERAL(about(0.1), about(0.9, 0.5)), "not settled"),
+    ("several-at-defaults-equal-one-tuned", SEVERAL(about(0.1), about(0.9, 0.5)), "inconclusive"),
 ]
 
 
@@ -103,7 +104,7 @@ def test_every_decision_rule_can_go_either_way() -> None:
     for name in {name for name, *_ in PLANTED}:
         verdicts = {expected for each, _, expected in PLANTED if each == name}
         assert verdicts & {"holds", "holds only if"}, name
-        assert {"does not hold", "not settled"} <= verdicts, name
+        assert {"does not hold", "inconclusive"} <= verdicts, name
     assert {name for name, *_ in PLANTED} == {claim.id for claim in claims.ALL.values() if claim.on == "networks"}
 
 
@@ -220,7 +221,7 @@ CLOSE = [0.1, 0.0, 0.2, 0.1, 0.0]
 BEST = [0.0] * 5
 
 
-def on_suite(monkeypatch: pytest.MonkeyPatch, name: str, suite: dict[str, Any]) -> Finding:
+def on_suite(monkeypatch: pytest.MonkeyPatch, name: str, suite: dict[str, Any]) -> Conclusion:
     monkeypatch.setattr(suite_tasks, "evidence", lambda: suite)
     return claims.ALL[name].run()
 
@@ -248,7 +249,7 @@ def test_better_over_tasks_is_by_margins_and_no_task_decides_alone(monkeypatch: 
         (BEHIND, BEST, BEST, ("holds", "")),
         (BEHIND, BEHIND, BEST, ("holds only if", "it is nadam")),
         (BEST, BEHIND, CLOSE, ("does not hold", "")),
-        ([0, 4, 0, 3, 0], BEST, BEST, ("not settled", "")),
+        ([0, 4, 0, 3, 0], BEST, BEST, ("inconclusive", "")),
     ],
 )
 def test_one_of_two_may_improve(
@@ -271,13 +272,13 @@ def test_defaults_rank_reversals_and_chance_levels(monkeypatch: pytest.MonkeyPat
     assert bad.verdict == "does not hold"
     assert "task 9" in bad.says
     suite["defaults"]["adam"] = {f"task {i}": i < 8 for i in range(10)}
-    assert on_suite(monkeypatch, "adam-needs-no-tuning", suite).verdict == "not settled"
+    assert on_suite(monkeypatch, "adam-needs-no-tuning", suite).verdict == "inconclusive"
 
     name = "best-optimizer-depends-on-the-problem"
     assert on_suite(monkeypatch, name, suite).verdict == "does not hold", "adam leads on all"
     suite["crossings"] = [{"a": "adam", "b": "momentum", "a_wins": ["task 0"], "b_wins": ["task 1"]}]
     assert on_suite(monkeypatch, name, suite).verdict == "holds"
-    assert on_suite(monkeypatch, name, tasks({"adam": CLOSE, "momentum": BEHIND})).verdict == "not settled"
+    assert on_suite(monkeypatch, name, tasks({"adam": CLOSE, "momentum": BEHIND})).verdict == "inconclusive"
 
     name = "every-optimizer-learns-every-task"
     assert on_suite(monkeypatch, name, tasks({"adam": BEST, "momentum": CLOSE})).verdict == "holds"

@@ -4,23 +4,22 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 from gradprix.tasks import UnknownNameError
 
-from .claim import CLAIMS, TEXTS, Claim, Finding, Result
+from .claim import CLAIMS, Claim, Result
 from .decisions import VERDICTS, Verdict
 from .estimates import Measured
+from .registry import Conclusion
 
 RESULTS = Path(__file__).with_name("results.json")
 """File written by `studies/claims.py`: the results of all claims, with machine and versions."""
+FORMER_VERDICTS = {"not settled": "inconclusive"}
+"""Verdicts in files of earlier versions, with their present names."""
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")  # registers its claims
-ALL: dict[str, Claim] = {name: CLAIMS[name] for name in TEXTS}
+ALL: dict[str, Claim] = CLAIMS.collect(__name__, __path__)
 """Claims by id, in the textbook's order."""
 
 
@@ -47,12 +46,12 @@ def run(
             watch(claim.id, i, len(chosen))
         start_time = time.perf_counter()
         try:
-            finding = claim.run(quick)
+            conclusion = claim.run(quick)
         except ValueError as error:
             if claim.on != "suite":
                 raise
-            finding = Finding("not settled", f"Not tested: {error}", ())
-        results.append(Result(claim, finding, time.perf_counter() - start_time))
+            conclusion = Conclusion("inconclusive", f"Not tested: {error}", ())
+        results.append(Result(claim, conclusion, time.perf_counter() - start_time))
     return results
 
 
@@ -78,7 +77,7 @@ def format_counts(records: Iterable[Mapping[str, Any]]) -> str:
         ("holds", "hold"),
         ("holds only on a condition", "hold only on a condition"),
         ("does not hold", "do not hold"),
-        ("is not settled", "are not settled"),
+        ("is inconclusive", "are inconclusive"),
     )
     return ", ".join(
         f"{counts[verdict]} {singular if counts[verdict] == 1 else plural}"
@@ -103,6 +102,8 @@ def load_results(file: Path = RESULTS) -> dict[str, Any]:
     if not file.exists():
         raise ValueError(f"there are no committed results, {file}: run python studies/claims.py")
     results: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    for record in results["claims"]:
+        record["verdict"] = FORMER_VERDICTS.get(record["verdict"], record["verdict"])
     return results
 
 
@@ -114,7 +115,7 @@ __all__ = [
     "RESULTS",
     "VERDICTS",
     "Claim",
-    "Finding",
+    "Conclusion",
     "Measured",
     "Result",
     "Verdict",

@@ -8,10 +8,11 @@ from torch import Tensor
 from gradprix.rules import Rule, sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision, any_of, is_below
 from .estimates import exact, median
 from .quadratics import Quadratics, iterates, quadratics, stationary_loss, tuned
+from .registry import Quantities
 
 N, QUICK = 100, 20
 D, CONDITION, STEPS = 10, 100.0, 400

@@ -9,10 +9,11 @@ from gradprix.explain.tracing import step
 from gradprix.rules import Rule, adadelta, adagrad, adam, adamw
 from gradprix.tasks.rng import stream
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import all_of, any_of, is_below
 from .estimates import exact, mean
 from .quadratics import final_point, quadratics, trajectory, tuned
+from .registry import Quantities
 
 IDLE, WEIGHTS = 1_000, 100
 SAME = 1e-12  # relative tolerance: rounding

@@ -10,10 +10,11 @@ from torch import Tensor
 from gradprix.rules import Rule, adagrad, sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision, all_of, any_of, is_above, is_below
 from .estimates import exact, mean
 from .quadratics import Gradient, Quadratics, final_loss, final_point, iterates, quadratics, tuned, updates
+from .registry import Quantities
 
 N, QUICK = 24, 8
 CONDITION, SHORT, DECADE = 100.0, 100, 1.0  # condition number, steps, decades of loss that count as an advantage

@@ -10,10 +10,11 @@ from gradprix.optim.variants import with_options
 from gradprix.rules import adadelta, adam, rmsprop, sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision, all_of
 from .estimates import exact, mean
 from .quadratics import updates
+from .registry import Quantities
 
 N, QUICK, STEPS, D = 24, 6, 200, 20
 ROUNDING = 1e-12  # relative to the norm of all updates
@@ -47,7 +48,7 @@ def decide_parts(m: Quantities) -> Decision:
     if m["adadelta"].effect <= ROUNDING:
         return "holds"
     is_rmsprop = m["rmsprop"].effect <= ROUNDING and m["adadelta"].ci95[0] > APART
-    return "does not hold" if is_rmsprop else "not settled"
+    return "does not hold" if is_rmsprop else "inconclusive"
 
 
 @experiment("adam-is-adadelta-plus-momentum", decide=decide_parts)

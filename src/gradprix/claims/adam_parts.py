@@ -10,10 +10,11 @@ from gradprix.rules.ir import names
 from gradprix.tasks.rng import stream
 
 from .acceleration import overshoot
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision, is_within
 from .estimates import exact, mean, median
 from .quadratics import exponents, final_point, quadratics, tuned, updates
+from .registry import Quantities
 
 N, QUICK = 24, 6
 
@@ -138,10 +139,10 @@ def decide_acceleration(m: Quantities) -> Decision:
     adamax_, adam_, nadam_, heavy, nesterov = (m[name].effect for name in RULES)
     is_same = [abs(ratio - 1) < TOLERANCE for ratio in (adam_ / heavy, nadam_ / nesterov)]
     if not all(is_same) or nadam_ / adam_ <= 1 + TOLERANCE:
-        return "not settled"  # the measure fails to distinguish momentum from Nesterov momentum
+        return "inconclusive"  # the measure fails to distinguish momentum from Nesterov momentum
     if m["direct AdaMax"].effect:
-        return "holds" if adamax_ / adam_ > 1 + TOLERANCE else "not settled"
-    return "does not hold" if abs(adamax_ / adam_ - 1) < TOLERANCE else "not settled"
+        return "holds" if adamax_ / adam_ > 1 + TOLERANCE else "inconclusive"
+    return "does not hold" if abs(adamax_ / adam_ - 1) < TOLERANCE else "inconclusive"
 
 
 def say_acceleration(m: Quantities) -> str:
@@ -202,7 +203,7 @@ def decide_decay(m: Quantities) -> Decision:
     """Return the verdict from the exponents of the gradient's scale in coupled and decoupled weight decay."""
     if is_within(m["decoupled"], -FLAT, FLAT) and m["coupled"].ci95[1] < FALLS:
         return "holds"
-    return "does not hold" if abs(m["decoupled"].effect - m["coupled"].effect) < FLAT else "not settled"
+    return "does not hold" if abs(m["decoupled"].effect - m["coupled"].effect) < FLAT else "inconclusive"
 
 
 @experiment("adamw-decay-is-not-l2", decide=decide_decay)

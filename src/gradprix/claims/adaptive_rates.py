@@ -7,10 +7,11 @@ from torch import Tensor
 from gradprix.rules import Rule, adadelta, adagrad, adam, adamax, rmsprop, sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision
 from .estimates import Measured, mean
 from .quadratics import Quadratics, trajectory, tuned
+from .registry import Quantities
 
 N, QUICK = 24, 6
 D, DECADES, NOISE, STEPS = 32, 2.0, 0.3, 300
@@ -67,7 +68,7 @@ def decide(m: Quantities) -> Decision:
     larger = [name for name in RULES if m[name].ci95[0] > EFFECT]
     if larger:
         return "holds" if len(larger) == len(RULES) else ("holds only if", f"it is {' or '.join(larger)}")
-    return "does not hold" if all(m[name].ci95[1] < -EFFECT for name in RULES) else "not settled"
+    return "does not hold" if all(m[name].ci95[1] < -EFFECT for name in RULES) else "inconclusive"
 
 
 @experiment(

@@ -8,10 +8,11 @@ from torch import Tensor
 from gradprix.rules import sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import all_of, is_above, is_within
 from .estimates import exact, mean, median
 from .quadratics import exponents, final_point, learning_rate_grid
+from .registry import Quantities
 
 N, QUICK = 24, 6
 EXAMPLES, D, NOISE = 1_000, 10, 0.5

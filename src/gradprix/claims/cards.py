@@ -10,7 +10,7 @@ from .decisions import VERDICTS, Verdict
 
 CARDS: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("cards.toml").read_text("utf-8"))
 """Short form of each claim by its id."""
-SIGNS: Mapping[Verdict, str] = {"holds": "✓", "holds only if": "~", "does not hold": "✗", "not settled": "?"}
+SIGNS: Mapping[Verdict, str] = {"holds": "✓", "holds only if": "~", "does not hold": "✗", "inconclusive": "?"}
 """Sign of each verdict, as in the terminal and on cards."""
 KINDS = {"landscapes": "deterministic", "networks": "network", "suite": "network"}
 """Kind of the problems on which a claim is tested, by its test bed."""

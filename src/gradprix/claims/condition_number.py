@@ -9,10 +9,11 @@ from torch import Tensor
 from gradprix.rules import sgd
 from gradprix.tasks.rng import stream
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision, is_within
 from .estimates import mean
 from .quadratics import exponents, iterates
+from .registry import Quantities
 
 N, QUICK = 16, 6
 D = 10
@@ -63,7 +64,7 @@ def decide(m: Quantities) -> Decision:
     heavy, plain = m["heavy"], m["plain"]
     if is_within(heavy, ROOT - EFFECT, ROOT + EFFECT) and is_within(plain, EXPONENT - EFFECT, EXPONENT + EFFECT):
         return "holds"
-    return "does not hold" if heavy.ci95[1] >= plain.ci95[0] else "not settled"
+    return "does not hold" if heavy.ci95[1] >= plain.ci95[0] else "inconclusive"
 
 
 @experiment("momentum-needs-root-kappa", decide=decide)

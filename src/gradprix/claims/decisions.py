@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from .estimates import Measured
 
-Verdict = Literal["holds", "holds only if", "does not hold", "not settled"]
+Verdict = Literal["holds", "holds only if", "does not hold", "inconclusive"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 """Possible verdicts, in the order in which their counts are printed."""
 Decision = Verdict | tuple[Verdict, str]
@@ -72,7 +72,7 @@ def all_of(*answers: Answer, condition: str = "") -> Decision:
     """
     if False in answers:
         return "does not hold"
-    return "not settled" if None in answers else ("holds only if", condition) if condition else "holds"
+    return "inconclusive" if None in answers else ("holds only if", condition) if condition else "holds"
 
 
 def any_of(answers: Mapping[str, Answer], prefix: str = "") -> Decision:
@@ -83,12 +83,12 @@ def any_of(answers: Mapping[str, Answer], prefix: str = "") -> Decision:
         prefix: text before the list of conditions.
 
     Returns:
-        "not settled" if any answer is None. Otherwise "holds" if all answers are True, "does not hold" if all are
+        "inconclusive" if any answer is None. Otherwise "holds" if all answers are True, "does not hold" if all are
         False, and "holds only if" with the conditions whose answer is True if they differ.
     """
     true = [condition for condition, answer in answers.items() if answer]
     if None in answers.values() or not answers:
-        return "not settled"
+        return "inconclusive"
     if len(true) == len(answers):
         return "holds"
     return ("holds only if", prefix + " or ".join(true)) if true else "does not hold"

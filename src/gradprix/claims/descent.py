@@ -4,9 +4,10 @@ from gradprix.explain.descent import descend, tuned
 from gradprix.explain.landscapes import LANDSCAPES
 from gradprix.rules import ALL
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import all_of
 from .estimates import exact, proportion
+from .registry import Quantities
 
 STEPS, QUICK = 60, 30
 QUICK_LANDSCAPES = ("bowl", "ravine", "rosenbrock", "saddle")

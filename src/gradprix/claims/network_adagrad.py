@@ -7,10 +7,11 @@ import numpy as np
 from gradprix.explain.tracing import trace
 from gradprix.race import ENTRIES
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Answer, any_of, is_above, is_below
 from .estimates import geometric_mean
 from .network_training import CONSTANT, seeds, train_final, tuned
+from .registry import Quantities
 
 N = 16
 PASSES = 60

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from gradprix import optim
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision, all_of, is_relevant
 from .estimates import Measured, geometric_mean, mean
 from .network_gradient_noise import gradient_noise
 from .network_training import CONSTANT, FINAL, Training, make_trial, seeds, tuned
+from .registry import Quantities
 
 N = 16
 PASSES = 5  # epochs of the comparison at equal examples

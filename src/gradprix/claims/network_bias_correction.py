@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import all_of, is_equivalent, negate
 from .estimates import geometric_mean, mean
 from .network_training import CONSTANT, DIGITS_MARGIN, Training, make_trial, seeds, tuned
+from .registry import Quantities
 
 N = 32
 EFFECT = 1.1  # a training loss that is larger or smaller by this factor matters

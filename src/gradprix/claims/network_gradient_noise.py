@@ -10,10 +10,11 @@ from torch.func import functional_call, grad, vmap
 
 from gradprix.training import runtime_settings
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import all_of, is_within
 from .estimates import mean
 from .network_training import CONSTANT, Training, make_trial, seeds
+from .registry import Quantities
 
 N = 8
 SIZES = (1, 8, 32, 128, 512, 768)  # batch sizes; there are 1,078 training examples

@@ -13,10 +13,11 @@ from torch import Tensor
 from gradprix.tasks import Data, Task
 from gradprix.training.trial import Trial
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision, any_of, is_above, is_relevant
 from .estimates import Measured, exact, geometric_mean, mean
 from .network_training import CONSTANT, Training, make_trial, seeds, tuned
+from .registry import Quantities
 
 N = 64
 EFFECT = 1.1  # if momentum raises the loss on atypical samples by this factor at equal total loss, it neglects them

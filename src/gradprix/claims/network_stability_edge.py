@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vmap
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import all_of, is_within
 from .estimates import geometric_mean, mean
 from .network_training import CONSTANT, Training, make_trial, seeds
+from .registry import Quantities
 
 N = 8
 RANGE = (0.8, 1.25)  # range that counts as approximately 1

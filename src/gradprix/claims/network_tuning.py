@@ -13,11 +13,12 @@ from gradprix.training.trainer import train_stack
 from gradprix.training.trial import Outcome
 from gradprix.tuning.learning_rate_grid import grid_learning_rate, spread_points
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import all_of, is_equivalent, is_relevant, negate
 from .estimates import Measured, exact, mean
 from .network_outliers import KINDS
 from .network_training import DIGITS_MARGIN, make_trial, seeds, train_final, tuned
+from .registry import Quantities
 
 N = 32
 HALVES = ("momentum", "rmsprop")

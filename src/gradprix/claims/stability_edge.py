@@ -7,10 +7,11 @@ from torch import Tensor
 
 from gradprix.rules import sgd
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision, is_within
 from .estimates import exact, mean
 from .quadratics import Quadratics, exponents, final_loss, iterates, quadratics, stationary_loss, trajectory
+from .registry import Quantities
 
 N, QUICK = 32, 8
 D, CONDITION = 10, 30.0
@@ -72,7 +73,7 @@ def crossing_share(problems: Quadratics, rate: float) -> Tensor:
 def decide_edge(m: Quantities) -> Decision:
     """Return the verdict from the measured edges and the fractions of steps that cross the minimum."""
     if m["worst"].effect > EFFECT * EDGE:
-        return "not settled"
+        return "inconclusive"
     if m["below"].effect < 0.5 < m["above"].effect:
         return "holds only if", "the learning rate is above 1/λ; past 2/λ it diverges"
     return "does not hold"
@@ -103,7 +104,7 @@ def decide_convergence(m: Quantities) -> Decision:
     if m["worst"].effect > STUCK:
         return "holds"
     is_proportional = is_within(m["slope"], SLOPE - SLOPE_EFFECT, SLOPE + SLOPE_EFFECT)
-    return "does not hold" if is_proportional else "not settled"
+    return "does not hold" if is_proportional else "inconclusive"
 
 
 @experiment("gd-gets-stuck", decide=decide_convergence)

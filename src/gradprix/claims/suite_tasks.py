@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .claim import Quantities, experiment
+from .claim import experiment
 from .decisions import Decision, all_of, any_of, is_relevant
 from .estimates import Measured, exact, mean, proportion
+from .registry import Quantities
 
 FEWEST = 5  # minimum number of tasks for a statement about tasks in general
 EFFECT = 0.5  # minimum mean lead over tasks, in margins; a margin is the smallest difference that matters on a task
@@ -114,7 +115,7 @@ def decide_default(m: Quantities) -> Decision:
     """Return the verdict from the proportion of tasks on which the default learning rate is good enough."""
     if m["share"].effect >= USUAL:
         return "holds"
-    return "does not hold" if m["share"].ci95[1] < USUAL else "not settled"
+    return "does not hold" if m["share"].ci95[1] < USUAL else "inconclusive"
 
 
 @experiment("adam-needs-no-tuning", decide=decide_default)
@@ -146,7 +147,7 @@ def say_reversals(m: Quantities) -> str:
 
 @experiment(
     "best-optimizer-depends-on-the-problem",
-    decide=lambda m: "holds" if m["example"] else "does not hold" if m["always"] else "not settled",
+    decide=lambda m: "holds" if m["example"] else "does not hold" if m["always"] else "inconclusive",
     say=say_reversals,
 )
 def measure_reversals(quick: bool) -> Quantities:

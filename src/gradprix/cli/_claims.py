@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-COLOURS = {"holds": "green", "holds only if": "yellow", "does not hold": "red", "not settled": "dim"}
+COLOURS = {"holds": "green", "holds only if": "yellow", "does not hold": "red", "inconclusive": "dim"}
 """Colour of each verdict. It carries no further information."""
 
 

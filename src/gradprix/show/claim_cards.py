@@ -1,5 +1,6 @@
 """Claims as cards in an HTML page, for the app and the documentation."""
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
 from typing import Any
@@ -64,17 +65,31 @@ def _draw(card: Card) -> Markup:
     """Return the figure of a card: a point with its interval for each quantity; empty if it has none."""
     if not card.rows:
         return Markup("")
-    values = "; ".join(f"{row.label} {_format_row(row)}" for row in card.rows)
-    height = ROW * len(card.rows) + 34
-    panel = Panel(
-        lambda axes: _draw_rows(axes, card),
-        width=WIDTH,
-        height=height,
-        margins=(LABELS, NUMBERS, 4, 30),
-        alt=f"{card.axis}: {values}",
-    )
+    panel = rows_panel(card.axis, card.rows, card.reference, card.is_log)
     (svg,) = Chart(f"claim-{card.id}", card.axis, (panel,)).svgs()
     return svg
+
+
+def rows_panel(
+    title: str, rows: Sequence[Row], reference: float | None = None, is_log: bool = False, width: float = WIDTH
+) -> Panel:
+    """Return axes with a row for each quantity: a point with its confidence interval.
+
+    Args:
+        title: what the axis shows.
+        rows: the quantities, the first one on top.
+        reference: value that stands for no effect, drawn as a dashed line; None if there is none.
+        is_log: use a logarithmic axis.
+        width: width of the panel in pixels.
+    """
+    values = "; ".join(f"{row.label} {_format_row(row)}" for row in rows)
+    return Panel(
+        lambda axes: _draw_rows(axes, rows, reference, is_log),
+        width=width,
+        height=ROW * len(rows) + 34,
+        margins=(LABELS, NUMBERS, 4, 30),
+        alt=f"{title}: {values}",
+    )
 
 
 def _format_row(row: Row) -> str:
@@ -82,23 +97,22 @@ def _format_row(row: Row) -> str:
     return f"{format_effect(row.effect)}{interval}"
 
 
-def _draw_rows(axes: Axes, card: Card) -> None:
-    """Draw the rows of a card into axes."""
-    if card.is_log:
+def _draw_rows(axes: Axes, rows: Sequence[Row], reference: float | None, is_log: bool) -> None:
+    if is_log:
         axes.set_xscale("log")
-    if card.reference is not None:
-        axes.axvline(card.reference, color=SOFT, linewidth=1, linestyle=(0, (3, 3)))
-    for place, row in enumerate(card.rows):
+    if reference is not None:
+        axes.axvline(reference, color=SOFT, linewidth=1, linestyle=(0, (3, 3)))
+    for place, row in enumerate(rows):
         name = row.label.partition(",")[0].partition(" ")[0]
         properties: dict[str, Any] = line_style(style(name)) if name in COLOURS else {"color": INK}
         axes.plot(row.ci95, (place, place), color=properties["color"], linewidth=2.5, solid_capstyle="butt")
         axes.plot([row.effect], [place], "o", color=properties["color"], markersize=7)
         write_beside(axes, 1, place, format_effect(row.effect), name, xytext=(8, 0))
-    ends = [end for row in card.rows for end in row.ci95]
-    ends += [] if card.reference is None else [card.reference]
-    _set_range(axes, min(ends), max(ends), card.is_log)
-    axes.set_ylim(len(card.rows) - 0.5, -0.5)
-    axes.set_yticks(range(len(card.rows)), [row.label for row in card.rows])
+    ends = [end for row in rows for end in row.ci95]
+    ends += [] if reference is None else [reference]
+    _set_range(axes, min(ends), max(ends), is_log)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     axes.minorticks_off()

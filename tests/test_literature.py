@@ -1,0 +1,142 @@
+"""Findings of the literature: texts, decision rules that can give each verdict, committed results, and their page."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradprix import claims
+from gradprix.claims import Measured
+from test_claims import unmeasured
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "studies"))
+
+from findings import ALL, FINDINGS, WORDS, Finding, format_verdict, records  # noqa: E402, studies are not installed
+
+FINDINGS_LIST = pytest.mark.parametrize("finding", ALL.values(), ids=list(ALL))
+PLANTED = [(name, i) for name, texts in FINDINGS.texts.items() for i in range(len(texts["planted"]))]
+
+
+@FINDINGS_LIST
+def test_a_finding_has_texts_with_its_source(finding: Finding) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", finding.id)
+    assert len(finding.title) <= 70
+    assert re.search(r"arXiv:\d{4}\.\d{5}|doi:|JMLR", finding.source)
+    assert finding.measured, "quantities have descriptions"
+    for text in (
+        finding.statement,
+        finding.original,
+        finding.here,
+        finding.prediction,
+        finding.decides,
+        finding.limits,
+    ):
+        assert text.strip().endswith((".", "?"))
+        assert "{" not in text
+    assert re.search(r"\b[Hh]olds", finding.decides)
+    assert "oes not hold" in finding.decides
+
+
+def test_all_findings_of_the_texts_are_registered() -> None:
+    assert list(ALL) == list(FINDINGS.texts)
+
+
+@pytest.mark.parametrize(("name", "case"), PLANTED)
+def test_a_decision_rule_gives_the_verdict_of_planted_quantities(name: str, case: int) -> None:
+    planted: dict[str, Any] = dict(FINDINGS.texts[name]["planted"][case])
+    expected = planted.pop("verdict")
+    quantities = {key: decode(value) for key, value in planted.items()}
+    decision = ALL[name].decide(quantities)
+    assert (decision[0] if isinstance(decision, tuple) else decision) == expected
+    assert isinstance(decision, tuple) == (expected == "holds only if")
+
+
+def decode(value: Any) -> Any:
+    """Return `[estimate, low, high]` as a quantity, and other values as they are."""
+    if isinstance(value, list) and len(value) == 3 and all(isinstance(x, int | float) for x in value):
+        return Measured("", value[0], (value[1], value[2]), 16)
+    return value
+
+
+@FINDINGS_LIST
+def test_a_decision_rule_can_give_each_verdict(finding: Finding) -> None:
+    verdicts = {case["verdict"] for case in FINDINGS.texts[finding.id]["planted"]}
+    assert verdicts & {"holds", "holds only if"}
+    assert {"does not hold", "inconclusive"} <= verdicts
+
+
+@FINDINGS_LIST
+def test_the_committed_result_follows_from_its_quantities(finding: Finding) -> None:
+    record = records.load(finding.id)
+    assert record is not None, f"run python studies/run_findings.py {finding.id}"
+    quantities = records.read_quantities(record)
+    conclusion = finding.conclude(quantities)
+    assert record["verdict"] == format_verdict(conclusion.verdict, conclusion.condition)
+    assert record["sentence"] == conclusion.says
+    assert record["decides"] == finding.decides, "it was decided by another rule: run it again"
+    assert record["prediction"] == finding.prediction
+    assert {"command", "machine", "versions", "seconds", "cpu_seconds"} <= record.keys()
+    for measured in conclusion.measured:
+        assert measured.what, "quantities have descriptions"
+        assert measured.ci95[0] <= measured.effect <= measured.ci95[1]
+
+
+@FINDINGS_LIST
+def test_the_sentence_says_only_what_was_measured(finding: Finding) -> None:
+    record = records.load(finding.id)
+    assert record is not None
+    measured = [value for value in record["quantities"].values() if isinstance(value, dict) and "ci95" in value]
+    texts = {"statement": f"{finding.statement} {finding.here}", "prediction": finding.prediction}
+    assert unmeasured({**texts, "decides": finding.decides, "measured": measured, "says": record["sentence"]}) == []
+
+
+def test_no_result_is_left_of_a_finding_that_is_gone() -> None:
+    assert {file.stem for file in records.RESULTS.glob("*.json")} <= set(ALL)
+
+
+def test_a_record_keeps_quantities_and_other_values(tmp_path: Path) -> None:
+    finding = next(iter(ALL.values()))
+    given = {key: decode(value) for key, value in FINDINGS.texts[finding.id]["planted"][0].items() if key != "verdict"}
+    quantities = {**dict.fromkeys(finding.measured, Measured("", 1.0, (0.5, 1.5), 4)), **given, "rates": [0.1, 0.2]}
+    record = records.make_record(finding, quantities, 1.0, 2.0)
+    records.save(record, tmp_path)
+    restored = records.read_quantities(records.load(finding.id, tmp_path) or {})
+    assert restored == {**quantities, **finding.describe(quantities)}
+    assert record["verdict"] in WORDS.values()
+    assert records.load("none", tmp_path) is None
+
+
+@pytest.mark.slow
+@FINDINGS_LIST
+def test_a_quick_run_measures_everything(finding: Finding) -> None:
+    quantities = finding.measure(True)
+    conclusion = finding.conclude(quantities)
+    assert conclusion.verdict in claims.VERDICTS
+    assert all(m.what for m in conclusion.measured)
+    if finding.draw is not None:
+        assert "<svg" in "".join(finding.draw(quantities).svgs())
+
+
+def test_findings_that_claims_test_name_claims() -> None:
+    for name, texts in tomllib.loads((records.FOLDER / "claims.toml").read_text("utf-8")).items():
+        assert set(texts["claims"]) <= set(claims.ALL), name
+        assert texts["claims"]
+
+
+def test_the_page_has_every_finding_and_every_claim(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
+    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+    import findings_docs
+
+    table, details = findings_docs.verdict_table(), findings_docs.details()
+    for name, finding in ALL.items():
+        assert f"](#{name})" in table
+        assert f"({name})=\n" in details
+        assert details.count("<svg") >= (finding.draw is not None)
+    assert findings_docs.MISSING in findings_docs.verdict_table(tmp_path), "no results in this folder"
+    for texts in tomllib.loads((records.FOLDER / "claims.toml").read_text("utf-8")).values():
+        assert all(f"claims.html#claim-{claim}" in table for claim in texts["claims"])
