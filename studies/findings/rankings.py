@@ -108,9 +108,13 @@ def measure_single_seeds(quick: bool) -> Quantities:
     for name, record in races().items():
         top.append(np.mean([wrong_orders(d) for d in pair_differences(values(record, TOP))]))
         table, pairs = values(record), verdicts()[name].pairs
-        clear = [wrong_orders(table[p.a] - table[p.b]) for p in pairs if p.words in ("wins", "slightly ahead")]
-        significant += [np.mean(clear)] * bool(clear)
-    return {"top": mean(top), "significant": mean(significant), "tasks": exact(len(top)), "names": list(races())}
+        significant += [wrong_orders(table[p.a] - table[p.b]) for p in pairs if p.words in ("wins", "slightly ahead")]
+    return {
+        "top": mean(top),
+        "significant": exact(float(np.mean(significant)) if significant else 0.0, len(significant)),
+        "tasks": exact(len(top)),
+        "names": list(races()),
+    }
 
 
 def reversals(record: RaceRecord) -> dict[bool, list[bool]]:
