@@ -55,7 +55,7 @@ def measure(quick: bool) -> Quantities:
 def measure_gain(task: Task, quick: bool) -> np.ndarray:
     """Return the gain by an average of the weights for each held-out seed, in margins of the task."""
     plain = Arm(adamw, LOW, HIGH)
-    averaged = [Arm(ema(adamw, decay=decay), LOW, HIGH) for decay in DECAYS]
+    averaged = [Arm(ema(adamw, decay=decay, warmup=False), LOW, HIGH) for decay in DECAYS]
     seeds = 1 if quick else TUNING_SEEDS
     best_plain = tune(task, [plain], seeds, 4 if quick else 1)
     best_averaged = tune(task, averaged, seeds, 4 if quick else 2)

@@ -55,6 +55,19 @@ def geometric_mean(logarithms: Any) -> Measured:
     return Measured("", exp(m.effect), (exp(m.ci95[0]), exp(m.ci95[1])), m.n)
 
 
+def ratio_of_means(numerators: Any, denominators: Any) -> Measured:
+    """Return the ratio of the means of paired values, with the interval of the delta method and Student's t.
+
+    Args:
+        numerators: one value for each seed.
+        denominators: one value for each seed. The interval holds if their mean is many standard errors from zero.
+    """
+    above, below = (np.asarray(values, dtype=np.float64) for values in (numerators, denominators))
+    ratio = float(above.mean() / below.mean())
+    residual = mean((above - ratio * below) / below.mean())
+    return Measured("", ratio, (ratio + residual.ci95[0], ratio + residual.ci95[1]), len(above))
+
+
 def median(values: Any, draws: int = 2_000) -> Measured:
     """Return the median of independent values with a percentile bootstrap interval, for skewed distributions.
 
