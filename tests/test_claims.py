@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from gradprix import claims
 from gradprix.claims import adadelta, adagrad, adam_parts, descent
 from gradprix.claims.claim import CLAIMS, Claim, Result
-from gradprix.claims.estimates import Measured, exact, mean, median, proportion
+from gradprix.claims.estimates import Measured, exact, mean, median, proportion, ratio_of_means
 from gradprix.claims.registry import Conclusion
 from gradprix.cli import app
 from gradprix.rules import adagrad as adagrad_rule
@@ -231,6 +232,22 @@ def test_intervals_cover_what_they_should() -> None:
 
     assert hits["mean"] / 300 == pytest.approx(0.95, abs=0.035)
     assert hits["median"] / 300 == pytest.approx(0.95, abs=0.05)
+
+
+def test_the_interval_of_a_ratio_of_means_covers_it() -> None:
+    generator, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        below = 2 + 0.3 * generator.standard_normal(12)
+        ratio = ratio_of_means(0.5 * below + 0.3 * generator.standard_normal(12), below)
+        hits += ratio.ci95[0] <= 0.5 <= ratio.ci95[1]
+    assert hits / 400 == pytest.approx(0.95, abs=0.03)
+    assert ratio_of_means([1.0, 2.0], [2.0, 4.0]).ci95 == pytest.approx((0.5, 0.5))
+
+
+def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"claims": [{"verdict": "not settled"}, {"verdict": "holds"}]}))
+    assert [record["verdict"] for record in claims.load_results(file)["claims"]] == ["inconclusive", "holds"]
 
 
 def test_the_command_prints_json_and_nothing_else() -> None:

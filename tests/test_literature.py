@@ -10,12 +10,17 @@ import pytest
 
 from gradprix import claims
 from gradprix.claims import Measured
+from gradprix.rules import adamw, ema
+from gradprix.tasks import digits
 from test_claims import unmeasured
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "studies"))
 
 from findings import ALL, FINDINGS, WORDS, Finding, format_verdict, records  # noqa: E402, studies are not installed
+from findings.batch_size import HALF_LIFE, beta2  # noqa: E402
+from findings.early_ranks import is_reversed, rank_correlation, split_correlation  # noqa: E402
+from findings.training import Arm, train, tune  # noqa: E402
 
 FINDINGS_LIST = pytest.mark.parametrize("finding", ALL.values(), ids=list(ALL))
 PLANTED = [(name, i) for name, texts in FINDINGS.texts.items() for i in range(len(texts["planted"]))]
@@ -88,7 +93,8 @@ def test_the_committed_result_follows_from_its_quantities(finding: Finding) -> N
 @FINDINGS_LIST
 def test_the_sentence_says_only_what_was_measured(finding: Finding) -> None:
     record = records.load(finding.id)
-    assert record is not None
+    if record is None:
+        pytest.skip("no result yet, which the test above reports")
     measured = [value for value in record["quantities"].values() if isinstance(value, dict) and "ci95" in value]
     texts = {"statement": f"{finding.statement} {finding.here}", "prediction": finding.prediction}
     assert unmeasured({**texts, "decides": finding.decides, "measured": measured, "says": record["sentence"]}) == []
@@ -142,3 +148,29 @@ def test_the_page_has_every_finding_and_every_claim(tmp_path: Path) -> None:
     assert findings_docs.MISSING in findings_docs.verdict_table(tmp_path), "no results in this folder"
     for texts in tomllib.loads((records.FOLDER / "claims.toml").read_text("utf-8")).values():
         assert all(f"claims.html#claim-{claim}" in table for claim in texts["claims"])
+
+
+def test_ranks_are_compared_by_means() -> None:
+    final = {"a": [3.0, 3.2, 2.8, 3.1], "b": [2.0, 2.1, 1.9, 2.2], "c": [1.0, 1.1, 0.9, 1.2]}
+    opposite = {name: [-x for x in values] for name, values in final.items()}
+    assert rank_correlation(final, final) == pytest.approx(1)
+    assert rank_correlation(opposite, final) == pytest.approx(-1)
+    assert split_correlation(final, 2) == pytest.approx(1), "seeds agree"
+    assert split_correlation({**final, "a": [0.0, 0.0, 9.0, 9.0]}, 2) == pytest.approx(-1 / 3), "a is last or first"
+    assert is_reversed(opposite, final, "a", "b")
+    assert not is_reversed(final, final, "a", "b")
+
+
+def test_the_second_moment_has_the_same_half_life_in_examples_at_each_batch_size() -> None:
+    for size in (1, 4, 16):
+        assert beta2(size) ** (HALF_LIFE / size) == pytest.approx(0.5)
+
+
+def test_tuning_leaves_the_first_range_and_an_average_is_evaluated() -> None:
+    task = digits.change(epochs=1)
+    arm, lr = tune(task, [Arm(adamw, 1e-6, 1e-5)], 1, 6)
+    assert lr > 1e-4, "the first range is much too low"
+    averaged = Arm(ema(adamw, decay=0.9, warmup=False), lr, lr)
+    plain, other = train(task, [(arm, lr), (averaged, lr)], 2)
+    assert [o.test_loss for o in plain] != [o.test_loss for o in other]
+    assert [o.start for o in plain] == [o.start for o in other], "same weights and batches"

@@ -14,7 +14,7 @@ from .figures import interval_lines
 from .registry import experiment
 from .training import Arm, train, tune
 
-SIZES = (1, 8, 64)
+SIZES = (1, 4, 16)
 EPOCHS, TUNING_SEEDS, SEEDS = 3, 2, 12
 HALF_LIFE = 128
 """Half-life of Adam's second moment, in sequences: a sixteenth of the training. In the original it is a sixtieth."""
@@ -60,7 +60,7 @@ def measure(quick: bool) -> Quantities:
 def measure_losses(task: Task, quick: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the test losses of tuned SGD and Adam, one for each held-out seed."""
     arms = (Arm(sgd, 2.2e-2, 1.0), Arm(adam, 1e-3, 4.7e-2, {"beta2": beta2(task.batch_size)}))
-    spacing, tuning_seeds, seeds = (5, 1, 4) if quick else (2, TUNING_SEEDS, SEEDS)
-    tuned = [tune(task, [arm], tuning_seeds, spacing, 3 if quick else 24) for arm in arms]
+    spacing, most, tuning_seeds, seeds = (5, 3, 1, 4) if quick else (2, 24, TUNING_SEEDS, SEEDS)
+    tuned = [tune(task, [arm], tuning_seeds, spacing, most) for arm in arms]
     plain, adaptive = ([o.test_loss for o in outcomes] for outcomes in train(task, tuned, seeds))
     return np.array(plain), np.array(adaptive)

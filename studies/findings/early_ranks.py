@@ -48,9 +48,7 @@ def measure(quick: bool) -> Quantities:
     """
     records = {name: record for name, record in suite_records().items() if record.budget_sensitivity is not None}
     if len(records) < (FEWEST_QUICK if quick else FEWEST):
-        raise ValueError(
-            f"{len(records)} tasks of the suite have been raced, and {FEWEST} are needed: studies/suite.py"
-        )
+        raise ValueError(f"{len(records)} tasks of the suite are finished, of {FEWEST} needed: python studies/suite.py")
     rows = {name: correlate(record) for name, record in records.items()}
     columns = {key: [row[key] for row in rows.values() if key in row] for key in next(iter(rows.values()))}
     return {
@@ -95,7 +93,7 @@ def rank_correlation(one: Ranked, other: Ranked) -> float:
 
 
 def split_correlation(final: Ranked, group: int) -> float:
-    """Return the mean correlation between the ranks of a group of seeds and of all other seeds, over disjoint groups."""
+    """Return the correlation between the ranks of a group of seeds and of all others, averaged over disjoint groups."""
     seeds = min(len(values) for values in final.values())
     correlations = []
     for first in range(0, seeds - group + 1, group):
@@ -112,6 +110,7 @@ def checkpoint_correlation(record: RaceRecord) -> float | None:
     It is None if no epoch ends at a quarter of the run.
     """
     curves = {name: np.array(each.valid_metric) for name, each in record.curves.items()}
+    curves = {name: each for name, each in curves.items() if np.isfinite(each).all()}  # without diverged runs
     epochs = min(each.shape[1] for each in curves.values())
     if epochs < 4:
         return None

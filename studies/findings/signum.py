@@ -34,10 +34,8 @@ def draw(m: Quantities) -> Chart:
 def measure(quick: bool) -> Quantities:
     """Return the test perplexities of SGD with momentum, Signum and Adam, and the share of the gap."""
     task = find("charlm", "small", None).change(batch_size=SIZE, epochs=1 if quick else EPOCHS)
-    spacing, tuning_seeds, seeds = (5, 1, 4) if quick else (2, TUNING_SEEDS, SEEDS)
-    tuned = [
-        tune(task, arms[:1] if quick else arms, tuning_seeds, spacing, 3 if quick else 24) for arms in ARMS.values()
-    ]
+    spacing, most, tuning_seeds, seeds = (5, 3, 1, 4) if quick else (2, 24, TUNING_SEEDS, SEEDS)
+    tuned = [tune(task, arms[:1] if quick else arms, tuning_seeds, spacing, most) for arms in ARMS.values()]
     outcomes = dict(zip(ARMS, train(task, tuned, seeds), strict=True))
     perplexity = {name: np.exp([outcome.test_loss for outcome in each]) for name, each in outcomes.items()}
     gap = perplexity["sgd"] - perplexity["adam"]
