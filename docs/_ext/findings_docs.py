@@ -5,6 +5,7 @@ The directive `{findings} table` inserts the table of verdicts, and `{findings} 
 
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gradprix.claims.cards import bare_verdict
 from gradprix.show.claim_cards import format_effect
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "studies"))
-from findings import ALL, WORDS, Finding, records
+from findings import ALL, Finding, format_verdict, records
 
 CLAIMS = records.FOLDER / "claims.toml"
 MISSING = "not measured yet"
@@ -31,23 +32,30 @@ def verdict_table(folder: Path = records.RESULTS) -> str:
     for name, finding in ALL.items():
         record = records.load(name, folder)
         verdict = record["verdict"] if record else MISSING
-        number = format_quantity(next(iter(measured(record)), None)) if record else "–"
-        rows.append((f"[{plain(finding.title)}](#{name})", linked(finding.source), f"**{plain(verdict)}**", number))
-    return table(("finding", "source", "verdict", "deciding quantity (95 %)"), [*rows, *claim_rows()])
+        number = format_quantity(measured(record)[0]) if record else "–"
+        rows.append((f"[{plain(finding.title)}](#{name}), {linked(finding.source)}", f"**{plain(verdict)}**", number))
+    return table(("finding", "verdict", "deciding quantity (95 %)"), [*rows, *claim_rows()])
 
 
 def claim_rows() -> list[tuple[str, ...]]:
-    """Return the rows of the findings that textbook claims test."""
+    """Return a row for each textbook claim that tests a finding."""
     results = {record["id"]: record for record in load_results()["claims"]}
     rows = []
     for texts in tomllib.loads(CLAIMS.read_text("utf-8")).values():
-        links = []
         for name in texts["claims"]:
-            verdict = bare_verdict(results[name]["verdict"])
-            word = f"{WORDS[verdict]}{results[name]['verdict'].removeprefix(verdict)}"
-            links.append(f"**{plain(word)}** (claim [{name}](claims.html#claim-{name}))")
-        rows.append((plain(texts["title"]), linked(texts["source"]), "; ".join(links), "see the claim"))
+            result = results[name]
+            verdict = bare_verdict(result["verdict"])
+            word = format_verdict(verdict, result["verdict"].removeprefix(verdict).strip())
+            link = f'<a href="claims.html#claim-{name}">{name}</a>'
+            source = f"{plain(texts['title'])}, {linked(texts['source'])}: claim {link}"
+            rows.append((source, f"**{plain(word)}**", format_quantity(result)))
     return rows
+
+
+def prose(text: str) -> str:
+    """Escape the characters that are special in Markdown, except in code between backticks."""
+    parts = text.strip().split("`")
+    return "`".join(part if i % 2 else plain(part) for i, part in enumerate(parts))
 
 
 def details(folder: Path = records.RESULTS) -> str:
@@ -60,21 +68,21 @@ def section(finding: Finding, record: dict[str, Any] | None) -> str:
     parts = [
         f"({finding.id})=",
         f"### {plain(finding.title)}",
-        f"{plain(finding.statement)} *{linked(finding.source)}*",
+        f"{prose(finding.statement)} *{linked(finding.source)}*",
     ]
     if record is None:
         parts.append(f"**{MISSING.capitalize()}.**")
     else:
-        parts += [f"**{plain(record['verdict'].capitalize())}.** {plain(record['sentence'])}", *figure(finding, record)]
+        parts += [f"**{plain(record['verdict'].capitalize())}.** {prose(record['sentence'])}", *figure(finding, record)]
     texts = {
-        "There": finding.original,
+        "In the paper": finding.original,
         "Here": finding.here,
         "Prediction": finding.prediction,
         "Decision rule": finding.decides,
         "Revised": finding.revised,
         "Limits": finding.limits,
     }
-    parts.append("\n".join(f"* *{name}:* {plain(text)}" for name, text in texts.items() if text))
+    parts.append("\n".join(f"* *{name}:* {prose(text)}" for name, text in texts.items() if text))
     if record is not None:
         rows = [(format_quantity(each), str(each["n"]), plain(each["what"])) for each in measured(record)]
         numbers = table(("measured (95 %)", "n", "quantity"), rows)
@@ -87,10 +95,8 @@ def measured(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [value for value in record["quantities"].values() if isinstance(value, dict) and "ci95" in value]
 
 
-def format_quantity(quantity: dict[str, Any] | None) -> str:
+def format_quantity(quantity: Mapping[str, Any]) -> str:
     """Format a quantity with its interval: `0.5 (0.4 to 0.6)`."""
-    if quantity is None:
-        return "–"
     low, high = quantity["ci95"]
     interval = "" if low == high else f" ({format_effect(low)} to {format_effect(high)})"
     return f"{format_effect(quantity['effect'])}{interval}"

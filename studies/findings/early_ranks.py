@@ -16,9 +16,9 @@ from gradprix.stats.verdict import PairVerdict
 from suite_records import suite_records
 
 from .figures import interval_rows
+from .races_of_the_suite import FEWEST
 from .registry import experiment
 
-FEWEST, FEWEST_QUICK = 5, 2  # minimum number of tasks
 LITTLE = 0.5
 Ranked = Mapping[str, Sequence[float]]
 """Metric of each run, by name of the optimizer."""
@@ -27,8 +27,8 @@ Ranked = Mapping[str, Sequence[float]]
 def decide(m: Quantities) -> Decision:
     """Return the verdict from the correlation with a quarter of the examples and its distance from the ceiling."""
     is_low, exceeds_noise = is_below(m["quarter"], LITTLE), is_above(m["lost"], 0)
-    if is_low and not exceeds_noise:
-        return "inconclusive"  # the ranks at the end are as uncertain
+    if m["tasks"] < FEWEST or (is_low and not exceeds_noise):
+        return "inconclusive"  # with the second, the ranks at the end are as uncertain
     return all_of(is_low)
 
 
@@ -41,14 +41,8 @@ def draw(m: Quantities) -> Chart:
 
 @experiment("early-ranks-say-little", decide, draw=draw)
 def measure(quick: bool) -> Quantities:
-    """Return the rank correlations, averaged over the tasks of the suite.
-
-    Raises:
-        ValueError: if too few tasks have been raced.
-    """
+    """Return the rank correlations, averaged over the tasks of the suite."""
     records = {name: record for name, record in suite_records().items() if record.budget_sensitivity is not None}
-    if len(records) < (FEWEST_QUICK if quick else FEWEST):
-        raise ValueError(f"{len(records)} tasks of the suite are finished, of {FEWEST} needed: python studies/suite.py")
     rows = {name: correlate(record) for name, record in records.items()}
     columns = {key: [row[key] for row in rows.values() if key in row] for key in next(iter(rows.values()))}
     return {
