@@ -1,6 +1,7 @@
 """Ranks of optimizers with a quarter of the budget and at the end, from the races of the published suite."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -46,15 +47,21 @@ def measure(quick: bool) -> Quantities:
     rows = {name: correlate(record) for name, record in records.items()}
     columns = {key: [row[key] for row in rows.values() if key in row] for key in next(iter(rows.values()))}
     return {
-        "quarter": mean(columns["quarter"]),
+        "quarter": bounded_mean(columns["quarter"], -1),
         "lost": mean(np.subtract(columns["ceiling"], columns["quarter"])),
-        "ceiling": mean(columns["ceiling"]),
-        "reversed": mean(columns["reversed"]),
-        "reversed_wins": mean(columns["reversed_wins"]),
-        "checkpoint": mean(columns["checkpoint"]),
+        "ceiling": bounded_mean(columns["ceiling"], -1),
+        "reversed": bounded_mean(columns["reversed"], 0),
+        "reversed_wins": bounded_mean(columns["reversed_wins"], 0),
+        "checkpoint": bounded_mean(columns["checkpoint"], -1),
         "tasks": len(rows),
         "tasks_quarter": {name: round(row["quarter"], 3) for name, row in rows.items()},
     }
+
+
+def bounded_mean(values: Sequence[float], low: float) -> Measured:
+    """Return the mean of numbers between `low` and 1, with an interval within these bounds."""
+    m = mean(values)
+    return replace(m, ci95=(max(m.ci95[0], low), min(m.ci95[1], 1.0)))
 
 
 def correlate(record: RaceRecord) -> dict[str, float]:
