@@ -24,6 +24,7 @@ _HOME = {
     "Task": "tasks",
     "TuneResult": "race",
     "choice": "rules",
+    "enter_suite": "race",
     "load": "race",
     "log": "rules",
     "one_minus": "rules",
@@ -44,6 +45,7 @@ __all__ = [
     "TuneResult",
     "choice",
     "engines",
+    "enter_suite",
     "explain",
     "integrations",
     "kernels",
@@ -62,7 +64,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import engines, explain, integrations, kernels, optim, rules, show, tasks
-    from .race import Entry, Result, TuneResult, load, race, tune
+    from .race import Entry, Result, TuneResult, enter_suite, load, race, tune
     from .rules import Rule, State, choice, log, one_minus, rule
     from .tasks import Data, Loop, Metric, Task, schedule
 

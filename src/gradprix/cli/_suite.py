@@ -11,6 +11,7 @@ from gradprix.utils.streams import echo_json
 
 from ._errors import report_errors
 from ._options import Address, Cpus, EngineName, Gpus, Log, Memory, Processes
+from ._suite_entry import compare
 from ._workers import prepare_workers
 
 if TYPE_CHECKING:
@@ -22,6 +23,14 @@ PAGE, SUMMARY = "suite.html", "suite.json"
 def suite(
     tasks: Annotated[
         str | None, typer.Option(help="Names separated by commas. Default: all built-in tasks.", metavar="A,B")
+    ] = None,
+    entry: Annotated[
+        str | None,
+        typer.Option(
+            help="Tune and run only this optimizer, such as `mine.py:MyOpt`, and compare it with the published suite: "
+            "its settings, and the final runs of its tuned optimizers, are part of the package.",
+            metavar="NAME",
+        ),
     ] = None,
     optimizers: Annotated[
         str | None,
@@ -38,7 +47,10 @@ def suite(
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Held-out final seeds. Default: each task's number.")] = None,
     seed: Annotated[int, typer.Option(help="Base random seed; suites with different base seeds share no seed.")] = 0,
-    out: Annotated[Path, typer.Option(help="Parent folder of the races' folders.")] = Path("runs/suite"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Parent folder of the races' folders. Default: `runs/suite`; `runs/suite-NAME` for --entry."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the plan with its estimated time and stop.")] = False,
     engine: EngineName = "local",
     address: Address = None,
@@ -51,6 +63,8 @@ def suite(
 ) -> None:
     """Race the same optimizers on several tasks, and report the regret of a single choice for all of them.
 
+    With --entry, compare one optimizer with the tuned ones of the published suite, at the cost of its own runs.
+
     Run the same command to resume an interrupted suite; finished runs are not repeated.
     """
     prepare_workers()
@@ -61,11 +75,17 @@ def suite(
     with report_errors(ValueError, TypeError, ImportError):
         make_loggers(log)
         executor = make_engine(engine, address=address, processes=processes, memory=memory, cpus=cpus, gpus=gpus)
+    if entry is not None:
+        given = {"optimizers": optimizers, "preset": preset, "trials": trials, "seeds": seeds, "seed": seed or None}
+        unused = [f"--{name}" for name, value in given.items() if value is not None]
+        compare(entry, tasks, executor, out, unused=unused, show_plan=plan, as_json=as_json, log=log or ())
+        return
+    with report_errors(ValueError, TypeError, ImportError):
         plans = suite_plans(tasks, optimizers, preset=preset, trials=trials, seeds=seeds, seed=seed)
     if plan:
         _show_plans(plans, executor, as_json)
     else:
-        _run_suite(plans, executor, out, as_json, log or ())
+        _run_suite(plans, executor, out or Path("runs/suite"), as_json, log or ())
 
 
 def _show_plans(plans: "Sequence[Plan]", engine: "Executor", as_json: bool) -> None:

@@ -18,6 +18,7 @@ from .api import race, tune
 from .best import Best
 from .budget import fit_to_budget
 from .config import RaceConfig, make_plan
+from .control import ControlError
 from .cost import estimate
 from .cost_measurement import measure_cost
 from .entry import Entry, twin
@@ -28,8 +29,12 @@ from .plan import Plan
 from .plan_limits import SEEDS, TRIALS
 from .progress_display import progress
 from .protocol import run
+from .published_task import PublishedError, PublishedTask, load_published, publish
 from .record import RaceRecord
 from .result import PICTURE, REPORT, Result, load
+from .suite_entry_plan import SuiteEntryPlan, suite_entry_plans
+from .suite_entry_record import SuiteComparison, TaskComparison
+from .suite_entry_runner import SuiteEntryResult, enter_suite, run_suite_entry
 from .suite_runner import published_entries, suite, suite_plans, summed_up
 from .tune_plan import TunePlan, make_tune_plan
 from .tune_record import TuneRecord
@@ -45,6 +50,7 @@ __all__ = [
     "TUNE_PAGE",
     "Best",
     "BusyError",
+    "ControlError",
     "Engine",
     "EngineError",
     "Entry",
@@ -58,10 +64,16 @@ __all__ = [
     "OtherRaceError",
     "Pair",
     "Plan",
+    "PublishedError",
+    "PublishedTask",
     "RaceConfig",
     "RaceRecord",
     "Ray",
     "Result",
+    "SuiteComparison",
+    "SuiteEntryPlan",
+    "SuiteEntryResult",
+    "TaskComparison",
     "TaskError",
     "TooLittleTimeError",
     "TunePlan",
@@ -70,22 +82,27 @@ __all__ = [
     "Verdict",
     "Watch",
     "WorkerError",
+    "enter_suite",
     "entries",
     "estimate",
     "fit_to_budget",
     "fitted",
     "judge",
     "load",
+    "load_published",
     "make_plan",
     "make_tune_plan",
     "measure_cost",
     "measured",
     "progress",
+    "publish",
     "published_entries",
     "race",
     "run",
+    "run_suite_entry",
     "run_tuning",
     "suite",
+    "suite_entry_plans",
     "suite_plans",
     "summed_up",
     "tune",

@@ -39,6 +39,7 @@ class Runner:
         saved: keys of the trials whose outcomes were read from the journal at the start.
         reused: keys of the trials of this race whose outcomes were reused from the journal.
         seconds: training time of the race, including that of earlier calls.
+        runs_before_tuning: number of training runs in phases before tuning, for the progress display.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Runner:
         self.saved = set(self.finished)
         self.reused: set[str] = set()
         self.seconds = journal.seconds
+        self.runs_before_tuning = 0
 
     @classmethod
     def start(
@@ -186,7 +188,7 @@ class Runner:
         Args:
             phase: name of the phase, for the progress display.
             trials: all trials of the phase.
-            runs_before: number of training runs in earlier phases.
+            runs_before: number of training runs in earlier phases, from tuning on.
             phases_left: number of tuning phases that are not finished, including this one.
 
         Returns:
@@ -195,6 +197,7 @@ class Runner:
         self.reused |= {trial.key for trial in trials} & self.saved
         todo = list({trial.key: trial for trial in trials if trial.key not in self.finished}.values())
 
+        runs_before += self.runs_before_tuning
         total = max(self.plan.runs, runs_before + len(trials))  # runs in equal time are not planned
         seconds_before, started = self.seconds, time.perf_counter()
 

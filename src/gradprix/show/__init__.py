@@ -12,6 +12,8 @@ _MODULES = {
     "notebook_cell": "_report",
     "render": "_export",
     "report": "_report",
+    "suite_entry_answer": "_suite_entry",
+    "suite_entry_page": "_suite_entry",
     "suite_page": "_suite",
     "tune_answer": "_tune",
     "tune_page": "_tune",
@@ -30,6 +32,8 @@ __all__ = [
     "notebook_cell",
     "render",
     "report",
+    "suite_entry_answer",
+    "suite_entry_page",
     "suite_page",
     "tune_answer",
     "tune_page",
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from ._export import figures, render, write_figures, write_picture
     from ._report import notebook_cell, report, write_report
     from ._suite import suite_page
+    from ._suite_entry import suite_entry_answer, suite_entry_page
     from ._tune import tune_answer, tune_page, tune_plan, write_tune_page
     from .terminal import answer
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from gradprix.race import Plan
+from gradprix.race import Plan, SuiteEntryPlan
 from gradprix.race.plan import QUARTER
 from gradprix.text.answer import format_tuned
 from gradprix.text.plan import format_options
@@ -80,6 +80,23 @@ def summarize_suite_plan(plans: Sequence[Plan], seconds: Mapping[str, float], wh
     task_count = format_count(len(plans), "task")
     text = f"{entries} on {task_count}: {training_runs:,} training runs, about {format_duration(total)} on {where}."
     return Group(Text(text), Text(), listing(("task", "work", "time"), rows))
+
+
+def summarize_suite_entry_plan(
+    plans: Sequence[SuiteEntryPlan], seconds: Mapping[str, float], where: str
+) -> RenderableType:
+    """Summarize the plans of a comparison with the published suite before they run, with the estimated duration."""
+    table = make_table("task", "control", "tuning", "final", "of the suite", "time", right=(1, 2, 3, 4, 5))
+    for plan in plans:
+        counts = map(str, (plan.control_runs, plan.tuning_runs, plan.seeds))
+        share = f"{100 * plan.runs / plan.published.runs:.1f} %"
+        table.add_row(plan.task.name, *counts, share, format_duration(seconds[plan.task.name]))
+    runs, published = sum(plan.runs for plan in plans), sum(plan.published.runs for plan in plans)
+    what = f"{plans[0].label} against the published suite on {format_count(len(plans), 'task')}"
+    share, time = f"{100 * runs / published:.1f} % of those of the suite", format_duration(sum(seconds.values()))
+    text = f"{what}: {runs:,} training runs, {share}, about {time} on {where}."
+    about = "Control: published final runs that are repeated, to check that this machine can be compared with them."
+    return Group(Text(text), Text(), table, Text(), Text(about))
 
 
 def _describe_batches(size: int | None, updates: int | None) -> str:

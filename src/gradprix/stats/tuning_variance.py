@@ -38,3 +38,24 @@ def tuning_deviation(differences: Sequence[float], margin: float) -> float:
     pooled = sum(difference**2 / 4 for difference in differences)
     freedom = PRIOR_WEIGHT + len(differences)
     return math.sqrt((PRIOR_WEIGHT * prior + pooled) / (freedom - 2))
+
+
+def include_search(deviation: float, count: int, difference: float, margin: float) -> float:
+    """Return the estimate of `tuning_deviation` after one more entry, given the estimate without it.
+
+    Args:
+        deviation: estimate from `count` entries.
+        count: number of entries with two searches.
+        difference: that of the new entry; see `tuning_deviation`.
+        margin: the smallest difference that matters, in the metric's units.
+
+    Example:
+        >>> before, after = tuning_deviation([0.2, 0.4], 1.0), tuning_deviation([0.2, 0.4, 0.3], 1.0)
+        >>> math.isclose(include_search(before, 2, 0.3, 1.0), after)
+        True
+    """
+    if count == 0:
+        return tuning_deviation([difference], margin)
+    freedom = PRIOR_WEIGHT + count
+    pooled = deviation**2 * (freedom - 2) + difference**2 / 4
+    return math.sqrt(pooled / (freedom - 1))

@@ -3,6 +3,7 @@
 from .units import format_duration
 
 PHASES = {
+    "control": "Repeating published runs",
     "tuning": "Tuning",
     "final": "Final runs",
     "equal time": "Runs in equal time",

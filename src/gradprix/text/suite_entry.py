@@ -1,0 +1,138 @@
+"""Results of a comparison of one optimizer with the published suite, in sentences."""
+
+from typing import TYPE_CHECKING
+
+from gradprix.stats.verdict import PairVerdict
+from gradprix.utils.wording import format_count, format_list
+
+from .answer import format_failures, format_unreproduced
+from .units import format_difference, format_duration, format_points, format_value
+
+if TYPE_CHECKING:
+    from gradprix.race.suite_entry_record import SuiteComparison, TaskComparison
+
+PHRASES = {
+    (PairVerdict.WINS, True): "wins against",
+    (PairVerdict.SLIGHTLY_AHEAD, True): "is slightly ahead of",
+    (PairVerdict.SLIGHTLY_AHEAD, False): "is slightly behind",
+    (PairVerdict.WINS, False): "loses to",
+}
+"""Phrase for each conclusive verdict that is no tie, for a worse (True) and a better (False) mean of the other."""
+SHOWN = 3
+"""Number of published optimizers that are named beside the new one."""
+
+
+def format_suite_entry(record: "SuiteComparison") -> list[str]:
+    """Return the result of a comparison on all tasks: regret, comparisons, control and cost, a sentence each."""
+    tasks, regrets = list(record.tasks.values()), record.regrets
+    own, name = regrets[record.name], record.name
+    worst = max(tasks, key=lambda task: task.regrets[name])
+    others = [other for other in regrets if other != name]
+    where = f"on {format_count(len(tasks), 'task')}"
+    lines = [
+        f"{name} is {own.mean:.1f} margins behind the best of a task on average {where}, at most {own.largest:.1f} "
+        f"({worst.task}). Among {len(regrets)} optimizers it has rank {1 + list(regrets).index(name)}.",
+        "Published optimizers with the smallest averages: "
+        f"{format_list([f'{other} {regrets[other].mean:.1f}' for other in others[:SHOWN]])}.",
+        _format_all_pairs(record),
+        format_control(tasks),
+        format_cost(tasks),
+    ]
+    for task in tasks:
+        warnings = [*format_edges(task), *format_failures(task.failed), *format_unreproduced(task.reruns)]
+        lines += [f"{task.task}: {warning}" for warning in warnings]
+    return lines
+
+
+def _format_all_pairs(record: "SuiteComparison") -> str:
+    """Count the verdicts of all comparisons."""
+    tasks, count = record.tasks.values(), sum(len(task.pairs) for task in record.tasks.values())
+    each = {
+        phrase: sum(len(task.entries_with(verdict, ahead)) for task in tasks)
+        for (verdict, ahead), phrase in PHRASES.items()
+    }
+    ties = sum(pair.verdict is PairVerdict.TIES for task in tasks for pair in task.pairs)
+    shown = [f"{record.name} {phrase} {number}" for phrase, number in each.items() if number]
+    shown += [f"ties with {ties}"] * bool(ties)
+    left = count - sum(each.values()) - ties
+    shown += [f"{left} are inconclusive"] * bool(left)
+    return f"Of {format_count(count, 'comparison')}: {', '.join(shown)}."
+
+
+def format_comparison(task: "TaskComparison") -> list[str]:
+    """Return the result on one task: mean, rank, bound and comparisons, in two or three sentences."""
+    name, metric = task.name, task.metric
+    bound = f"at most {format_difference(metric, task.bound)} behind the best" if task.bound else "not behind the best"
+    lines = [
+        f"{task.task}: {name} reaches {format_value(metric, task.final.mean)}, rank {task.rank} of {len(task.means)}, "
+        f"{bound} (95 %).",
+        f"{name} {format_verdicts(task)}.",
+        format_recommended(task),
+    ]
+    if task.final.diverged:
+        lines.append(f"{name} diverged on {task.final.diverged} of {len(task.final.values)} seeds.")
+    return lines
+
+
+def format_verdicts(task: "TaskComparison", most: int = 12) -> str:
+    """Name the published optimizers that an optimizer wins against, loses to, and ties with, without its own name.
+
+    Args:
+        task: comparison on a task.
+        most: number of names in a list.
+    """
+    parts = [
+        f"{phrase} {format_list(names, most)}"
+        for (verdict, ahead), phrase in PHRASES.items()
+        if (names := task.entries_with(verdict, ahead))
+    ]
+    ties = [name for ahead in (False, True) for name in task.entries_with(PairVerdict.TIES, ahead)]
+    if ties:
+        parts.append(f"ties with {format_list(ties, most)}")
+    left = sum(pair.verdict is PairVerdict.INCONCLUSIVE for pair in task.pairs)
+    if not parts:
+        return "differs significantly from none of the published optimizers"
+    return ", ".join(parts) + f"; {format_count(left, 'comparison')} inconclusive" * bool(left)
+
+
+def format_recommended(task: "TaskComparison") -> str:
+    """Compare with the entry that the published race recommends: difference, interval and verdict."""
+    pair, metric = task.pair(task.recommended), task.metric
+    sign = 1 if pair.a == task.name else -1
+    ends = sorted(sign * end for end in pair.ci95)
+    side = "ahead of" if sign == 1 else "behind"
+    words = (
+        "inconclusive" if pair.verdict is PairVerdict.INCONCLUSIVE else PHRASES.get((pair.verdict, sign == 1), "ties")
+    )
+    return (
+        f"{format_difference(metric, pair.difference)} {side} {task.recommended}, which the suite recommends here "
+        f"(95 %: {format_points(metric, *ends)}): {words}."
+    )
+
+
+def format_control(tasks: "list[TaskComparison]") -> str:
+    """Say whether repeated published runs agree with the published ones, and what follows."""
+    runs = sum(len(task.control.runs) for task in tasks)
+    differing = [task for task in tasks if task.control.differing]
+    if not differing:
+        return f"Control: {runs} published final runs, repeated here, agree to the bit: same CPU type."
+    count = sum(task.control.differing for task in differing)
+    where = "" if len(tasks) == 1 else f" on {format_list([task.task for task in differing])}"
+    return (
+        f"Control: {count} of {runs} published final runs, repeated here, end elsewhere{where}, by no more than "
+        "rounding explains: another CPU type. Comparisons there allow for a shift between the machines."
+    )
+
+
+def format_cost(tasks: "list[TaskComparison]") -> str:
+    """Compare the numbers of training runs."""
+    runs, published = sum(task.runs for task in tasks), sum(task.published_runs for task in tasks)
+    seconds = format_duration(sum(task.seconds for task in tasks))
+    return f"{runs:,} training runs in {seconds}, {100 * runs / published:.1f} % of those of the published suite."
+
+
+def format_edges(task: "TaskComparison") -> list[str]:
+    """Return a warning if a tuned value is at the edge of the search range."""
+    if not task.edges:
+        return []
+    return [f"The best {format_list(task.edges)} of {task.name} is at the edge of what was tried: widen its space."]
