@@ -7,13 +7,19 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gradprix.race import SuiteComparison, TaskComparison
-from gradprix.stats.verdict import Pair, PairVerdict
+from gradprix.stats.verdict import PairVerdict
 from gradprix.text.answer import format_code
-from gradprix.text.suite_entry import format_comparison, format_control, format_suite_entry, format_verdicts
-from gradprix.text.units import format_difference, format_range, format_value
+from gradprix.text.suite_entry import (
+    format_comparison,
+    format_control,
+    format_suite_entry,
+    format_verdicts,
+    verdict_on,
+)
+from gradprix.text.units import format_difference, format_value
 from gradprix.utils.wording import format_count
 
-from ._formatting import OPPOSITE, format_setting
+from ._formatting import format_setting
 from ._templates import render
 from .tables import make_table
 
@@ -107,14 +113,20 @@ def _format_regrets(record: SuiteComparison, name: str) -> list[tuple[str, float
 
 def _format_pairs(record: SuiteComparison, name: str) -> list[PairCell | None]:
     """Format the comparison with a published entry on each task; None where it did not run."""
-    return [_format_pair(record.name, task, name) if name in task.means else None for task in record.tasks.values()]
+    return [_format_pair(task, name) if name in task.means else None for task in record.tasks.values()]
 
 
-def _format_pair(own: str, task: TaskComparison, other: str) -> PairCell:
+def _format_pair(task: TaskComparison, other: str) -> PairCell:
     """Format a comparison from the point of view of the new optimizer."""
-    pair: Pair = task.pair(other)
-    sign = 1 if pair.a == own else -1
-    verdict = pair.words if sign == 1 else OPPOSITE.get(pair.words, pair.words)
+    pair = task.pair(other)
+    sign = 1 if pair.a == task.name else -1
     low, high = sorted(sign * end for end in pair.ci95)
-    lead = f"{format_range(task.metric, sign * pair.difference)} ({format_range(task.metric, low, high)})"
-    return PairCell(verdict, lead, pair.verdict is not PairVerdict.INCONCLUSIVE)
+    lead, *ends = (_format_lead(task, x) for x in (sign * pair.difference, low, high))
+    verdict = verdict_on(task, pair)
+    return PairCell(verdict, f"{lead} ({' to '.join(ends)})", pair.verdict is not PairVerdict.INCONCLUSIVE)
+
+
+def _format_lead(task: TaskComparison, lead: float) -> str:
+    """Format a difference with its sign, in percentage points where the metric is a percentage."""
+    text = f"{100 * lead:.2f}" if task.metric.percent else f"{lead:.3g}"
+    return text.replace("-", "−") if float(text) else "0"

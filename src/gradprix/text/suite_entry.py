@@ -9,6 +9,7 @@ from .answer import format_failures, format_unreproduced
 from .units import format_difference, format_duration, format_points, format_value
 
 if TYPE_CHECKING:
+    from gradprix.race import Pair
     from gradprix.race.suite_entry_record import SuiteComparison, TaskComparison
 
 PHRASES = {
@@ -18,21 +19,24 @@ PHRASES = {
     (PairVerdict.WINS, False): "loses to",
 }
 """Phrase for each conclusive verdict that is no tie, for a worse (True) and a better (False) mean of the other."""
+OPPOSITE = {PairVerdict.WINS: "loses", PairVerdict.SLIGHTLY_AHEAD: "slightly behind"}
+"""Verdict from the point of view of the entry with the worse mean, where it differs."""
 SHOWN = 3
 """Number of published optimizers that are named beside the new one."""
 
 
 def format_suite_entry(record: "SuiteComparison") -> list[str]:
     """Return the result of a comparison on all tasks: regret, comparisons, control and cost, a sentence each."""
-    tasks, regrets = list(record.tasks.values()), record.regrets
-    own, name = regrets[record.name], record.name
+    tasks, regrets, name = list(record.tasks.values()), record.regrets, record.name
+    own, rank = regrets[name], f"rank {1 + list(regrets).index(name)} of {len(regrets)}"
     worst = max(tasks, key=lambda task: task.regrets[name])
     others = [other for other in regrets if other != name]
-    where = f"on {format_count(len(tasks), 'task')}"
+    distance = f"{name} is {own.mean:.1f} margins behind the best"
     lines = [
-        f"{name} is {own.mean:.1f} margins behind the best of a task on average {where}, at most {own.largest:.1f} "
-        f"({worst.task}). Among {len(regrets)} optimizers it has rank {1 + list(regrets).index(name)}.",
-        "Published optimizers with the smallest averages: "
+        f"{distance} on {worst.task}, {rank}."
+        if len(tasks) == 1
+        else f"{distance} of {len(tasks)} tasks on average, {rank}, and at most {own.largest:.1f} ({worst.task}).",
+        f"Margins of the best published optimizers{' on average' * (len(tasks) > 1)}: "
         f"{format_list([f'{other} {regrets[other].mean:.1f}' for other in others[:SHOWN]])}.",
         _format_all_pairs(record),
         format_control(tasks),
@@ -46,17 +50,21 @@ def format_suite_entry(record: "SuiteComparison") -> list[str]:
 
 def _format_all_pairs(record: "SuiteComparison") -> str:
     """Count the verdicts of all comparisons."""
-    tasks, count = record.tasks.values(), sum(len(task.pairs) for task in record.tasks.values())
-    each = {
-        phrase: sum(len(task.entries_with(verdict, ahead)) for task in tasks)
-        for (verdict, ahead), phrase in PHRASES.items()
+    tasks = record.tasks.values()
+    counts = {
+        words: sum(len(task.entries_with(verdict, ahead)) for task in tasks for ahead in sides)
+        for words, verdict, sides in (
+            ("wins", PairVerdict.WINS, (True,)),
+            ("leads slightly", PairVerdict.SLIGHTLY_AHEAD, (True,)),
+            ("loses", PairVerdict.WINS, (False,)),
+            ("is slightly behind", PairVerdict.SLIGHTLY_AHEAD, (False,)),
+            ("ties", PairVerdict.TIES, (True, False)),
+        )
     }
-    ties = sum(pair.verdict is PairVerdict.TIES for task in tasks for pair in task.pairs)
-    shown = [f"{record.name} {phrase} {number}" for phrase, number in each.items() if number]
-    shown += [f"ties with {ties}"] * bool(ties)
-    left = count - sum(each.values()) - ties
-    shown += [f"{left} are inconclusive"] * bool(left)
-    return f"Of {format_count(count, 'comparison')}: {', '.join(shown)}."
+    each = [f"{words} in {count}" for words, count in counts.items() if count]
+    total = sum(len(task.pairs) for task in tasks)
+    left = f"{total - sum(counts.values())} of {format_count(total, 'comparison')} are inconclusive"
+    return f"{record.name} {format_list(each)}; {left}." if each else f"{left}."
 
 
 def format_comparison(task: "TaskComparison") -> list[str]:
@@ -100,14 +108,15 @@ def format_recommended(task: "TaskComparison") -> str:
     pair, metric = task.pair(task.recommended), task.metric
     sign = 1 if pair.a == task.name else -1
     ends = sorted(sign * end for end in pair.ci95)
-    side = "ahead of" if sign == 1 else "behind"
-    words = (
-        "inconclusive" if pair.verdict is PairVerdict.INCONCLUSIVE else PHRASES.get((pair.verdict, sign == 1), "ties")
-    )
     return (
-        f"{format_difference(metric, pair.difference)} {side} {task.recommended}, which the suite recommends here "
-        f"(95 %: {format_points(metric, *ends)}): {words}."
+        f"Against {task.recommended}, which the suite recommends here: {format_difference(metric, pair.difference)} "
+        f"{'ahead' if sign == 1 else 'behind'} (lead, 95 %: {format_points(metric, *ends)}), {verdict_on(task, pair)}."
     )
+
+
+def verdict_on(task: "TaskComparison", pair: "Pair") -> str:
+    """Return the verdict of a comparison from the point of view of the new optimizer, in a word or two."""
+    return pair.words if pair.a == task.name else OPPOSITE.get(pair.verdict, pair.words)
 
 
 def format_control(tasks: "list[TaskComparison]") -> str:

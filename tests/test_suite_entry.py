@@ -1,0 +1,272 @@
+"""One optimizer against the published suite: shipped data, control, comparison, and what is shown of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+from typer.testing import CliRunner
+
+from gradprix.cli import app
+from gradprix.race import (
+    ControlError,
+    Entry,
+    Local,
+    PublishedError,
+    PublishedTask,
+    RaceRecord,
+    SuiteEntryResult,
+    enter_suite,
+    load_published,
+    make_plan,
+    publish,
+    run,
+    suite_entry_plans,
+    twin,
+)
+from gradprix.race.control import Agreement, compare_control, control_entries
+from gradprix.race.entry_registry import ENTRIES
+from gradprix.race.published_task import FOLDER, read_published, write_published
+from gradprix.show import suite_entry_answer, suite_entry_page
+from gradprix.show.terminal import console
+from gradprix.stats.verdict import PairVerdict
+from gradprix.tasks import ALL, find
+from gradprix.text.suite_entry import format_comparison, format_suite_entry
+from gradprix.training.trial import Outcome
+from parsed_page import HOSTILE, ParsedPage
+
+CLAIMS = (PairVerdict.WINS, PairVerdict.SLIGHTLY_AHEAD)
+
+
+class Copy(torch.optim.Adam):
+    """Adam under another name."""
+
+
+@pytest.fixture(scope="module")
+def engine() -> Local:
+    return Local(2)
+
+
+@pytest.fixture(scope="module")
+def race(engine: Local) -> RaceRecord:
+    """Return the record of a race of three optimizers, of which two are published in `published`."""
+    entries = ["adam", "momentum", Entry("other", Copy)]
+    return run(make_plan("digits", entries, preset="small", trials=4, seeds=8), None, engine).record
+
+
+@pytest.fixture(scope="module")
+def published(race: RaceRecord) -> PublishedTask:
+    """Return the published task without the entry `other`."""
+    task = publish(race)
+    return replace(task, entries=tuple(entry for entry in task.entries if entry.name != "other"))
+
+
+@pytest.fixture(scope="module")
+def compared(published: PublishedTask, engine: Local, tmp_path_factory: pytest.TempPathFactory) -> SuiteEntryResult:
+    """Return the comparison of `other` with the published entries."""
+    return enter_suite(
+        Entry("other", Copy), published=[published], out=tmp_path_factory.mktemp("runs"), engine=engine, watch=print
+    )
+
+
+def test_an_entry_gets_the_values_of_the_full_race(race: RaceRecord, compared: SuiteEntryResult) -> None:
+    (task,), full = compared.record.tasks.values(), race.entry("other")
+    assert task.final.values == full.final.values
+    assert task.tuned == full.tuned
+    assert task.tolerance == pytest.approx(full.tolerance)
+    assert task.control.agreement is Agreement.EXACT
+    assert task.tuning_deviation == pytest.approx(race.verdict.tuning_deviation)
+    for pair in task.pairs:
+        same = race.pair(pair.a, pair.b)
+        assert (pair.a, pair.difference) == (same.a, pytest.approx(same.difference))
+        assert np.ptp(pair.ci95) <= np.ptp(same.ci95) + 1e-12, "fewer comparisons, no wider interval"
+        assert same.verdict in (pair.verdict, PairVerdict.INCONCLUSIVE)
+    assert {name: task.bounds[name] for name in task.bounds} == pytest.approx(
+        {entry.name: entry.bound for entry in race.entries}
+    )
+
+
+def test_a_copy_makes_no_claim(compared: SuiteEntryResult) -> None:
+    (task,) = compared.record.tasks.values()
+    assert task.pair("adam").verdict not in CLAIMS
+
+
+def test_the_name_of_a_published_entry_is_told_apart(published: PublishedTask, engine: Local) -> None:
+    (task,) = enter_suite("adam", published=[published], engine=engine, watch=print).record.tasks.values()
+    assert task.name == "adam (new)"
+    assert task.final.values == published.values["adam"]
+    assert task.pair("adam").verdict is PairVerdict.TIES
+
+
+def test_the_same_call_repeats_nothing(
+    published: PublishedTask, compared: SuiteEntryResult, engine: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "run", lambda *args: pytest.fail("a finished run was repeated"))
+    again = enter_suite(
+        Entry("other", Copy), published=[published], out=compared.folder, engine=engine, watch=lambda progress: None
+    )
+    assert again.record == compared.record
+
+
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("fingerprint", {"fingerprint": "0"}),
+    ("batch_size 16", {"batch_size": 16}),
+    ("schedule constant", {"schedule": "constant"}),
+    ("epochs 1", {"epochs": 1}),
+    ("metric", {"metric": None}),
+]
+
+
+@pytest.mark.parametrize(("word", "changes"), CHANGES, ids=[word for word, _ in CHANGES])
+def test_another_task_is_refused(published: PublishedTask, word: str, changes: Mapping[str, Any]) -> None:
+    if "metric" in changes:
+        changes = {"metric": replace(published.metric, margin=0.02)}
+    with pytest.raises(PublishedError, match=word):
+        suite_entry_plans("adam", published=[replace(published, **changes)])
+
+
+def repeated(published: PublishedTask, shift: float, seeds: int = 2) -> dict[str, list[Outcome]]:
+    """Return outcomes of repeated runs that differ from the published ones by a shift."""
+    return {
+        entry.name: [Outcome([(0, 0.0, 0.0, 0.0)], 0.0, value + shift, None) for value in entry.values[:seeds]]
+        for entry in control_entries(published)
+    }
+
+
+@pytest.mark.parametrize("name", list(load_published()))
+def test_the_control_detects_changed_values(name: str) -> None:
+    task = load_published()[name]
+    spread = float(np.mean([np.std(entry.values, ddof=1) for entry in control_entries(task)]))
+    same, near = (compare_control(task, repeated(task, shift)) for shift in (0.0, 0.5 * spread))
+    assert (same.agreement, same.deviation, same.differing) == (Agreement.EXACT, 0, 0)
+    assert near.agreement is Agreement.ROUNDING
+    assert 0 < near.deviation < task.margin
+    for shift in (3 * spread, -3 * spread):
+        with pytest.raises(ControlError, match="data or a library differ"):
+            compare_control(task, repeated(task, shift))
+    one = repeated(task, 0.0)
+    first = next(iter(one.values()))
+    first[0] = Outcome([(0, 0.0, 0.0, 0.0)], None, None, 1)
+    with pytest.raises(ControlError):
+        compare_control(task, one)
+
+
+def test_a_control_that_differs_ends_the_comparison_before_tuning(published: PublishedTask, engine: Local) -> None:
+    moved = [replace(entry, values=tuple(value - 0.2 for value in entry.values)) for entry in published.entries]
+    phases: list[str] = []
+    with pytest.raises(ControlError, match="digits-small"):
+        enter_suite(
+            Entry("other", Copy),
+            published=[replace(published, entries=tuple(moved))],
+            engine=engine,
+            watch=lambda progress: phases.append(progress.phase),
+        )
+    assert not any("Tuning" in phase for phase in phases)
+
+
+def test_what_is_shipped_belongs_to_the_tasks() -> None:
+    tasks = load_published()
+    assert tasks
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 1e6
+    for name, task in tasks.items():
+        assert name in ALL
+        assert len({len(values) for values in task.values.values()} | {task.seeds}) == 1
+        assert task.recommended in task.leaders
+        assert (task.parts is None) == (find(name).loaded.test is None)
+        assert len(suite_entry_plans("adam", [name])) == 1, "fingerprint and settings are those of the task"
+
+
+def test_what_is_shipped_is_what_the_study_found() -> None:
+    pytest.importorskip("suite_records")
+    from suite_records import suite_machine, suite_records
+
+    records = suite_records()
+    for name, task in load_published().items():
+        assert task == publish(records[name], suite_machine()), "python studies/publish_suite.py writes it"
+
+
+def test_files_are_read_as_they_were_written(published: PublishedTask, tmp_path: Path) -> None:
+    file = write_published(published, tmp_path)
+    assert read_published(file) == published
+    assert load_published(tmp_path) == {"digits-small": published}
+    write_published(replace(published, version=99), tmp_path)
+    with pytest.raises(PublishedError, match="version 99"):
+        read_published(file)
+    file.write_bytes(b"damaged")
+    with pytest.raises(PublishedError, match="cannot be read"):
+        read_published(file)
+
+
+def test_sentences_and_terminal_say_what_was_found(compared: SuiteEntryResult) -> None:
+    record = compared.record
+    (task,) = record.tasks.values()
+    text = "\n".join(format_suite_entry(record))
+    assert f"rank {task.rank} of 3" in text
+    assert "4 published final runs, repeated here, agree to the bit" in text
+    assert f"{task.runs} training runs" in text
+    assert any(task.recommended in line for line in format_comparison(task))
+    moved = replace(task, control=replace(task.control, runs=(replace(task.control.runs[0], here=0.5),)))
+    assert "1 of 1 published final runs" in "\n".join(format_suite_entry(replace(record, tasks={"x": moved})))
+    data = compared.to_dict()
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert data["tasks"]["digits-small"]["rank"] == task.rank
+    with (out := console()).capture() as shown:
+        out.print(suite_entry_answer(record, Path("page.html")))
+    assert all(len(line) <= 100 for line in shown.get().splitlines())
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_in_the_page_are_escaped(compared: SuiteEntryResult, text: str) -> None:
+    def page(name: str) -> ParsedPage:
+        (task,) = compared.record.tasks.values()
+        pairs = tuple(
+            replace(pair, a=name if pair.a == "other" else pair.a, b=name if pair.b == "other" else pair.b)
+            for pair in task.pairs
+        )
+        names = {each: (name if each == "other" else each) for each in task.means}
+        means, bounds = ({names[each]: value for each, value in x.items()} for x in (task.means, task.bounds))
+        shown = replace(task, name=name, pairs=pairs, means=means, bounds=bounds)
+        return ParsedPage(suite_entry_page(replace(compared.record, entry=name, tasks={"digits": shown})))
+
+    harmless = text.translate(str.maketrans("<>\"'&{}", "++ij8ff"))
+    assert page(text).elements == page(harmless).elements
+    assert page(text).text.count(text) > 3
+
+
+COMMANDS: list[tuple[Sequence[str], str]] = [
+    (["--entry", "adam", "--trials", "3"], "leave out --trials"),
+    (["--entry", "adam", "--optimizers", "adam", "--seed", "1"], "leave out --optimizers, --seed"),
+    (["--entry", "adamm"], "no optimizer is called 'adamm'"),
+    (["--entry", "adam", "--tasks", "digit"], "no task of the published suite is called 'digit'"),
+    (["--entry", "all"], "give one optimizer"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), COMMANDS, ids=[" ".join(words) for words, _ in COMMANDS])
+def test_errors_of_the_command(words: Sequence[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["suite", *words])
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_an_optimizer_that_fails_is_an_error(published: PublishedTask, engine: Local) -> None:
+    class Broken(torch.optim.Adam):
+        def step(self, closure: Any = None) -> None:
+            raise RuntimeError("broken on purpose")
+
+    with pytest.raises(ValueError, match="broken on purpose"):
+        enter_suite(Entry("broken", Broken), published=[published], engine=engine, watch=lambda progress: None)
+
+
+def test_a_replicate_keeps_its_own_tuning_seeds() -> None:
+    (plan,) = suite_entry_plans(twin(ENTRIES["adam"], 1), "digits")
+    (original,) = suite_entry_plans("adam", "digits")
+    trials = [each.tuning_trial(each.entry, {"lr": 0.01}, 0) for each in (plan, original)]
+    assert trials[0].seed != trials[1].seed
+    assert plan.label == "adam~1"
+    assert plan.runs == original.runs == 26 + plan.published.seeds + 8
+    assert plan.runs <= 0.1 * plan.published.runs
