@@ -28,6 +28,7 @@ import modifier_docs
 import numpy as np
 import path_docs
 import suite_docs
+import suite_entry_docs
 import torch
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -669,11 +670,13 @@ MEASURED: dict[str, Callable[[], str]] = {
     "peers": peers,
     "papers": paper_table,
     "price": price,
+    "published-suite": suite_entry_docs.published_tasks,
     "refused-modifiers": modifier_docs.refusals,
     "rules": every,
     "scale": cluster_docs.scale,
     "speed": speed,
     "suite-choices": suite_docs.choices,
+    "suite-entry": suite_entry_docs.measurements,
     "suite-made": suite_docs.made_by,
     "suite-problems": suite_docs.by_problem,
     "suite-sentences": suite_docs.sentences,
