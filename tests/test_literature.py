@@ -3,7 +3,9 @@
 import re
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from findings.early_ranks import is_reversed, rank_correlation, split_correlatio
 from findings.training import Arm, train, tune  # noqa: E402
 
 FINDINGS_LIST = pytest.mark.parametrize("finding", ALL.values(), ids=list(ALL))
+CLAIMS = tomllib.loads((records.FOLDER / "claims.toml").read_text("utf-8"))
 PLANTED = [(name, i) for name, texts in FINDINGS.texts.items() for i in range(len(texts["planted"]))]
 
 
@@ -128,16 +131,36 @@ def test_a_quick_run_measures_everything(finding: Finding) -> None:
 
 
 def test_findings_that_claims_test_name_claims() -> None:
-    for name, texts in tomllib.loads((records.FOLDER / "claims.toml").read_text("utf-8")).items():
-        assert set(texts["claims"]) <= set(claims.ALL), name
-        assert texts["claims"]
+    for name, texts in CLAIMS.items():
+        assert name in claims.ALL
+        assert texts.keys() - {"confirmed_by"} == {"title", "source"}
+        assert texts.get("confirmed_by", "holds") in claims.VERDICTS
+
+
+@pytest.mark.parametrize(
+    ("verdict", "confirmed_by", "expected"),
+    [
+        ("holds", "holds", "reproduced"),
+        ("holds only if it is small", "holds", "reproduced only if it is small"),
+        ("holds only if the edge is there", "holds only if", "reproduced"),
+        ("does not hold", "holds only if", "not reproduced"),
+        ("inconclusive", "holds", "cannot be told here"),
+    ],
+)
+def test_the_verdict_of_a_claim_is_one_on_the_finding(verdict: str, confirmed_by: str, expected: str) -> None:
+    assert documentation().claim_verdict(verdict, confirmed_by) == expected
+
+
+def documentation() -> ModuleType:
+    """Return the extension that makes the page."""
+    pytest.importorskip("sphinx", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
+    if (folder := str(ROOT / "docs" / "_ext")) not in sys.path:
+        sys.path.insert(0, folder)
+    return import_module("findings_docs")
 
 
 def test_the_page_has_every_finding_and_every_claim(tmp_path: Path) -> None:
-    pytest.importorskip("sphinx", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
-    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
-    import findings_docs
-
+    findings_docs = documentation()
     table, details = findings_docs.verdict_table(), findings_docs.details()
     for name, finding in ALL.items():
         assert f"](#{name})" in table
@@ -146,8 +169,7 @@ def test_the_page_has_every_finding_and_every_claim(tmp_path: Path) -> None:
         has_figure = finding.draw is not None and record is not None
         assert ("<svg" in findings_docs.section(finding, record)) is has_figure
     assert findings_docs.MISSING in findings_docs.verdict_table(tmp_path), "no results in this folder"
-    for texts in tomllib.loads((records.FOLDER / "claims.toml").read_text("utf-8")).values():
-        assert all(f"claims.html#claim-{claim}" in table for claim in texts["claims"])
+    assert all(f"claims.html#claim-{claim}" in table for claim in CLAIMS)
 
 
 def test_ranks_are_compared_by_means() -> None:

@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from suite_docs import plain, table
 
-from gradprix.claims import load_results
+from gradprix.claims import Verdict, load_results
 from gradprix.claims.cards import bare_verdict
 from gradprix.show.claim_cards import format_effect
 
@@ -34,22 +34,30 @@ def verdict_table(folder: Path = records.RESULTS) -> str:
         verdict = record["verdict"] if record else MISSING
         number = format_quantity(measured(record)[0]) if record else "–"
         rows.append((f"[{plain(finding.title)}](#{name}), {linked(finding.source)}", f"**{plain(verdict)}**", number))
-    return table(("finding", "verdict", "deciding quantity (95 %)"), [*rows, *claim_rows()])
+    return table(("finding", "verdict", "number (95\u00a0%)"), [*rows, *claim_rows()])
 
 
 def claim_rows() -> list[tuple[str, ...]]:
     """Return a row for each textbook claim that tests a finding."""
     results = {record["id"]: record for record in load_results()["claims"]}
     rows = []
-    for texts in tomllib.loads(CLAIMS.read_text("utf-8")).values():
-        for name in texts["claims"]:
-            result = results[name]
-            verdict = bare_verdict(result["verdict"])
-            word = format_verdict(verdict, result["verdict"].removeprefix(verdict).strip())
-            link = f'<a href="claims.html#claim-{name}">{name}</a>'
-            source = f"{plain(texts['title'])}, {linked(texts['source'])}: claim {link}"
-            rows.append((source, f"**{plain(word)}**", format_quantity(result)))
+    for name, texts in tomllib.loads(CLAIMS.read_text("utf-8")).items():
+        link = f'claim <a href="claims.html#claim-{name}">{name}</a>'
+        source = f"{plain(texts['title'])}, {linked(texts['source'])} ({link})"
+        verdict = claim_verdict(results[name]["verdict"], texts.get("confirmed_by", "holds"))
+        rows.append((source, f"**{plain(verdict)}**", format_quantity(results[name])))
     return rows
+
+
+def claim_verdict(verdict: str, confirmed_by: Verdict) -> str:
+    """Return the verdict on a finding from that of the claim that tests it.
+
+    Args:
+        verdict: verdict of the claim, with its condition.
+        confirmed_by: verdict of the claim that confirms the finding.
+    """
+    bare = bare_verdict(verdict)
+    return format_verdict("holds") if bare == confirmed_by else format_verdict(bare, verdict.removeprefix(bare).strip())
 
 
 def prose(text: str) -> str:
