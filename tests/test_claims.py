@@ -358,12 +358,12 @@ def test_the_page_of_the_documentation_has_the_cards_of_the_kept_run() -> None:
     pytest.importorskip("sphinx", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
     sys.path.insert(0, str(DOCS / "_ext"))
     import claims_docs
-    import gradprix_docs as made
+    import study_docs
 
     page, kept = (DOCS / "claims.md").read_text(), claims.load_results()["claims"]
     assert "```{measured} claims\n" in page
     assert "```{claims}\n" in page
-    assert made.claims_made_by().startswith(f"{len(kept)} claims: ")
+    assert study_docs.claims_made_by().startswith(f"{len(kept)} claims: ")
     cards = str(claims_docs.claim_cards())
     assert all(f'id="claim-{record["id"]}"' in cards for record in kept)
     assert cards.count('<article class="claim"') == len(kept)

@@ -30,11 +30,18 @@ REASON = "the documentation needs Sphinx, nbclient and jupytext: pip install -e 
 pytest.importorskip("sphinx", reason=REASON)
 nbclient, jupytext = pytest.importorskip("nbclient", reason=REASON), pytest.importorskip("jupytext", reason=REASON)
 sys.path.insert(0, str(DOCS / "_ext"))
+import api_docs  # noqa: E402, the pages' own extension is no installed module
 import command_docs  # noqa: E402
 import compatibility_docs  # noqa: E402
-import gradprix_docs as made  # noqa: E402, the pages' own extension is no installed module
+import difference_docs  # noqa: E402
+import gradprix_docs  # noqa: E402
+import hyperparameter_docs  # noqa: E402
+import library_docs  # noqa: E402
 import modifier_docs  # noqa: E402
 import path_docs  # noqa: E402
+import rule_docs  # noqa: E402
+import speed_docs  # noqa: E402
+import study_docs  # noqa: E402
 
 
 @rule("nowhere", relation="none.", space={"lr": log(1e-3, 1)}, lr=0.25, zeta=3.0, state={"q": "a_buffer"})
@@ -56,19 +63,19 @@ def test_every_rule_has_a_page_and_every_page_a_rule() -> None:
 
 
 def test_the_rules_are_of_at_least_35_papers() -> None:
-    papers = made.papers()
+    papers = library_docs.papers()
 
     assert len(papers) >= 35
     assert sorted(rule.name for members in papers.values() for rule in members) == sorted(rules.ALL)
     assert {len(members) for members in papers.values()} == {1, 2}, "Adam and Adamax, for example, are of one paper"
-    assert made.paper_table().startswith(f"{len(papers)} papers")
+    assert library_docs.paper_table().startswith(f"{len(papers)} papers")
 
 
 @pytest.mark.parametrize("name", rules.ALL)
 def test_a_page_has_every_block_and_advice(name: str) -> None:
     text = (DOCS / "optimizers" / f"{name}.md").read_text()
 
-    assert re.findall(r"^```\{rule\} (\w+) (\w+)$", text, re.MULTILINE) == [(name, block) for block in made.BLOCKS]
+    assert re.findall(r"^```\{rule\} (\w+) (\w+)$", text, re.MULTILINE) == [(name, block) for block in rule_docs.BLOCKS]
     for heading in ("Description", "Properties and pitfalls", "Hyperparameters"):
         part = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
         assert len(part.split()) > 30, f"{heading} says too little"
@@ -76,7 +83,7 @@ def test_a_page_has_every_block_and_advice(name: str) -> None:
 
 @pytest.mark.parametrize("name", rules.ALL)
 def test_every_hyperparameter_is_explained(name: str) -> None:
-    assert rules.ALL[name].hyperparameters.keys() <= made.MEANING.keys()
+    assert rules.ALL[name].hyperparameters.keys() <= hyperparameter_docs.MEANING.keys()
 
 
 def test_every_modifier_has_a_section_with_an_example() -> None:
@@ -87,8 +94,8 @@ def test_every_modifier_has_a_section_with_an_example() -> None:
         modified = modifier_docs.find_rule(expression)
         assert modified.composition is not None
         assert modified.composition[0] is modifier
-        assert rules.formula(modified)[-1] in made.modified(modified)
-        assert modifier.hyperparameters.keys() <= made.MEANING.keys()
+        assert rules.formula(modified)[-1] in rule_docs.modified(modified)
+        assert modifier.hyperparameters.keys() <= hyperparameter_docs.MEANING.keys()
         assert f"[{name}](#{name.replace('_', '-')})" in modifier_docs.overview()
 
 
@@ -106,7 +113,7 @@ def test_no_line_is_lost_as_a_comment() -> None:
 
 def test_every_public_name_is_mentioned() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    text += "".join(made.api(module) for module in re.findall(r"^```\{api\} (\S+)$", text, re.MULTILINE))
+    text += "".join(api_docs.api(module) for module in re.findall(r"^```\{api\} (\S+)$", text, re.MULTILINE))
 
     for module in (gradprix, optim):
         for name in module.__all__:
@@ -114,7 +121,7 @@ def test_every_public_name_is_mentioned() -> None:
 
 
 def test_blocks_follow_the_rule() -> None:
-    blocks = {name: block(made_up) for name, block in made.BLOCKS.items()}
+    blocks = {name: block(made_up) for name, block in rule_docs.BLOCKS.items()}
 
     assert "q ← zeta q + √|g|" in blocks["formula"]
     assert "| `zeta` |  | `3` | 0 and up |" in blocks["defaults"]
@@ -126,7 +133,7 @@ def test_blocks_follow_the_rule() -> None:
 
 
 def test_options_are_shown_with_what_they_need() -> None:
-    given = dict(made.variants(rules.sgd))
+    given = dict(rule_docs.variants(rules.sgd))
 
     assert given["`momentum` above 0"] == {"momentum": 0.9}
     assert given["`momentum` above 0, `nesterov=True`"] == {"momentum": 0.9, "nesterov": True}
@@ -140,27 +147,27 @@ def test_the_table_of_other_packages_is_made_of_the_file(tmp_path: Path) -> None
     record = {"command": "measure", "machine": {"cores": 2, "cpu": "x86"}, "versions": {"optimi": "1"}, "rows": rows}
     file = tmp_path / "peers.json"
     file.write_text(json.dumps(record))
-    assert "| `Lion` | 20 ms | 1.50× | – |" in made.peers(file)
-    assert "| `Adam` | 20 ms | – | 7.00× |" in made.peers(file)
+    assert "| `Lion` | 20 ms | 1.50× | – |" in speed_docs.peers(file)
+    assert "| `Adam` | 20 ms | – | 7.00× |" in speed_docs.peers(file)
 
 
 def test_the_optimizers_that_cannot_race_are_those_of_the_file() -> None:
-    record = json.loads(made.OTHER_OPTIMIZERS.read_text())
-    text = made.other_optimizers()
+    record = json.loads(study_docs.OTHER_OPTIMIZERS.read_text())
+    text = study_docs.other_optimizers()
     assert all(f"`{name}`" in text for name in record["refused"])
     assert f" {sum(map(len, record['entered'].values()))} race: " in text
 
 
 def test_a_missing_measurement_is_said(tmp_path: Path) -> None:
-    assert "python benchmarks/step.py" in made.speed(tmp_path / "none.json")
-    assert "python benchmarks/peers.py" in made.peers(tmp_path / "none.json")
-    assert "Measured" not in made.differences(rules.adam, tmp_path / "none.json")
+    assert "python benchmarks/step.py" in speed_docs.speed(tmp_path / "none.json")
+    assert "python benchmarks/peers.py" in speed_docs.peers(tmp_path / "none.json")
+    assert "Measured" not in difference_docs.differences(rules.adam, tmp_path / "none.json")
 
 
 def test_what_is_said_of_clusters_is_made_of_the_files(tmp_path: Path) -> None:
     for name in ("cluster", "scale"):
         record = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
-        text = made.MEASURED[name]()
+        text = gradprix_docs.MEASURED[name]()
         rows = record["tasks"] if name == "cluster" else record["played"]
         assert all(row in text for row in rows)
         assert record["command"] in text
@@ -200,7 +207,7 @@ def test_the_speed_table_is_made_of_the_file(tmp_path: Path) -> None:
     }
     file.write_text(json.dumps({"command": "python benchmarks/step.py", "rows": [row], **record}))
 
-    assert "| `NAdam` | 20 ms | 7.00× | 85% |" in made.speed(file)
+    assert "| `NAdam` | 20 ms | 7.00× | 85% |" in speed_docs.speed(file)
 
 
 def test_a_race_is_seldom_wrong_when_all_of_it_is_repeated() -> None:

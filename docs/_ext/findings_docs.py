@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from gradprix_docs import linked
+from markdown_docs import linked
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from suite_docs import plain, table

@@ -1,6 +1,7 @@
 """Numbers of the documentation, read from the committed results of measurements.
 
-A number is a file with results, and a Jinja expression in which the keys of its object are names:
+A number is a file with results, and a Jinja expression in which the keys of its object are names. `data` is the object
+itself, for keys that are no names.
 
     studies/verdict_simulation.json: races
     studies/verdict_simulation.json: conditions | each("covered") | min | fmt(".1%")
@@ -43,8 +44,7 @@ def value(reference: str) -> str:
     """Return a number as text.
 
     Args:
-        reference: `FILE: EXPRESSION`. In the expression, the keys of the file's object are names, and `data` is the
-            object itself.
+        reference: `FILE: EXPRESSION`.
 
     Raises:
         KeyError: the file has no such key.
@@ -53,8 +53,7 @@ def value(reference: str) -> str:
     file, colon, expression = " ".join(reference.split()).partition(": ")
     if not colon:
         raise ValueError(f"{reference!r} is not of the form 'FILE: EXPRESSION'")
-    data = read_results(file)
-    result = evaluate(expression, {**data, "data": data})
+    result = evaluate(expression, read_results(file))
     if isinstance(result, int) and not isinstance(result, bool):
         return f"{result:,}"
     if not isinstance(result, str):
@@ -63,9 +62,9 @@ def value(reference: str) -> str:
 
 
 def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
-    """Return the value of a Jinja expression."""
+    """Return the value of a Jinja expression in the names, which are an object as a whole under the name `data`."""
     try:
-        result = ENVIRONMENT.compile_expression(expression, undefined_to_none=False)(names)
+        result = ENVIRONMENT.compile_expression(expression, undefined_to_none=False)(names, data=names)
     except jinja2.UndefinedError as error:
         raise KeyError(f"{expression}: {error}") from None
     if isinstance(result, jinja2.Undefined):
@@ -137,7 +136,7 @@ def median(values: Iterable[float]) -> float:
 ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
 FILTERS = (where, each, flat, rate, fmt, words, duration, mean, median)
 ENVIRONMENT.filters |= {filter_.__name__: filter_ for filter_ in FILTERS}
-ENVIRONMENT.globals["value"] = value
+ENVIRONMENT.globals["results"] = read_results
 
 
 class Value(SphinxRole):
