@@ -1,15 +1,14 @@
 """Claims tested on networks and on the suite: each can come out either way, and says what it measured."""
 
-import json
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from gradprix import claims
 from gradprix.claims import (
@@ -23,6 +22,12 @@ from gradprix.claims.claim import Claim, Result
 from gradprix.claims.estimates import Measured, proportion
 from gradprix.claims.network_stability_edge import SHARES, first_rise, sharpness
 from gradprix.claims.registry import Conclusion
+from gradprix.race.evidence import Evidence, Machine, write_evidence
+from gradprix.race.plan_description import MetricDescription
+from gradprix.race.suite_record import PairSummary, RankReversal, TaskSummary
+from gradprix.race.suite_selections import regrets_of, select, summarize_regrets
+from gradprix.race.suite_summary import profile
+from gradprix.stats.verdict import PairVerdict
 from gradprix.tasks import digits
 from gradprix.training.trainer import train_stack
 from test_claims import unmeasured, verdict
@@ -192,28 +197,51 @@ def test_times_add_what_is_unsure_of_passes_and_of_seconds() -> None:
 # The suite.
 
 
-def tasks(regrets: dict[str, list[float]], trivial: float = 0.1, wins: str = "a") -> dict[str, Any]:
-    """As much of a suite as claims read; regrets in margins of 0.01, by entry, one a task."""
-    names = [f"task {i}" for i in range(len(next(iter(regrets.values()))))]
+def tasks(regrets: dict[str, list[float]], trivial: float = 0.1) -> Evidence:
+    """A suite with these regrets in margins of 0.01, by entry, one a task. The first entry wins against all others."""
     first, *others = regrets
-    return {
-        "entries": list(regrets),
-        "tasks": {
-            name: {
-                "metric": {"higher_is_better": True},
-                "trivial": trivial,
-                "margin": 0.01,
-                "means": {entry: 0.9 - 0.01 * each[i] for entry, each in regrets.items()},
-                "regrets": {entry: each[i] for entry, each in regrets.items()},
-                "leads": [entry for entry, each in regrets.items() if each[i] == 0],
-                "diverged": dict.fromkeys(regrets, 0),
-                "pairs": [{"a": first, "b": other, "words": "wins"} for other in others],
-            }
-            for i, name in enumerate(names)
-        },
-        "crossings": [],
-        "defaults": {"adam": dict.fromkeys(names, True)},
+    metric = MetricDescription(name="accuracy", higher_is_better=True, margin=0.01, relative=False, percent=True)
+    wins = [
+        PairSummary(a=first, b=other, difference=0.1, ci95=(0.0, 0.2), verdict=PairVerdict.WINS) for other in others
+    ]
+    races = {
+        f"task {i}": TaskSummary(
+            metric=metric,
+            chance_level=trivial,
+            about="",
+            margin=0.01,
+            means={entry: 0.9 - 0.01 * each[i] for entry, each in regrets.items()},
+            regrets={entry: each[i] for entry, each in regrets.items()},
+            leaders=tuple(entry for entry, each in regrets.items() if each[i] == 0),
+            too_variable=(),
+            recommended=first,
+            pairs=tuple(wins),
+            learning_rates={},
+            tolerances={},
+            at_edge=(),
+            diverged=dict.fromkeys(regrets, 0),
+            trials=26,
+            seeds=8,
+            seconds=1.0,
+        )
+        for i in range(len(regrets[first]))
     }
+    each = {entry: summarize_regrets(regrets_of(entry, races)) for entry in regrets}
+    return Evidence(
+        command="",
+        machine=Machine(cores=2, cpu="", system=""),
+        versions={},
+        seconds=1.0,
+        entries=tuple(regrets),
+        tasks=races,
+        profile=profile(regrets),
+        regrets=each,
+        recommendation=each[first],
+        selections=select(races),
+        left_out=(),
+        reversals=(),
+        defaults={"adam": dict.fromkeys(races, True)},
+    )
 
 
 BEHIND = [2.0, 3.0, 2.5, 2.0, 90.0]
@@ -221,8 +249,8 @@ CLOSE = [0.1, 0.0, 0.2, 0.1, 0.0]
 BEST = [0.0] * 5
 
 
-def on_suite(monkeypatch: pytest.MonkeyPatch, name: str, suite: dict[str, Any]) -> Conclusion:
-    monkeypatch.setattr(suite_tasks, "evidence", lambda: suite)
+def on_suite(monkeypatch: pytest.MonkeyPatch, name: str, suite: Evidence) -> Conclusion:
+    monkeypatch.setattr(suite_tasks, "load_suite", lambda: suite)
     return claims.ALL[name].run()
 
 
@@ -267,17 +295,19 @@ def test_one_of_two_may_improve(
 def test_defaults_rank_reversals_and_chance_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     suite = tasks({"adam": BEST, "momentum": BEHIND})
     assert on_suite(monkeypatch, "adam-needs-no-tuning", suite).verdict == "holds"
-    suite["defaults"]["adam"] = {f"task {i}": i < 3 for i in range(10)}
+    suite = replace(suite, defaults={"adam": {f"task {i}": i < 3 for i in range(10)}})
     bad = on_suite(monkeypatch, "adam-needs-no-tuning", suite)
     assert bad.verdict == "does not hold"
     assert "task 9" in bad.says
-    suite["defaults"]["adam"] = {f"task {i}": i < 8 for i in range(10)}
+    suite = replace(suite, defaults={"adam": {f"task {i}": i < 8 for i in range(10)}})
     assert on_suite(monkeypatch, "adam-needs-no-tuning", suite).verdict == "inconclusive"
 
     name = "best-optimizer-depends-on-the-problem"
     assert on_suite(monkeypatch, name, suite).verdict == "does not hold", "adam leads on all"
-    suite["crossings"] = [{"a": "adam", "b": "momentum", "a_wins": ["task 0"], "b_wins": ["task 1"]}]
-    assert on_suite(monkeypatch, name, suite).verdict == "holds"
+    reversal = RankReversal("adam", "momentum", ("task 0",), ("task 1",))
+    assert on_suite(monkeypatch, name, replace(suite, reversals=(reversal,))).verdict == "holds"
+    single = replace(reversal, weak_task="task 1")  # rests on a race that was not repeated
+    assert on_suite(monkeypatch, name, replace(suite, reversals=(single,))).verdict == "does not hold"
     assert on_suite(monkeypatch, name, tasks({"adam": CLOSE, "momentum": BEHIND})).verdict == "inconclusive"
 
     name = "every-optimizer-learns-every-task"
@@ -295,13 +325,21 @@ def test_shares_have_exact_intervals() -> None:
 
 def test_without_a_suite_it_is_said_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"python studies/suite\.py"):
-        suite_tasks.evidence(tmp_path / "none.json")
+        suite_tasks.load_suite(tmp_path / "none.json")
     few = tmp_path / "few.json"
-    few.write_text(json.dumps(tasks({"adam": [0.0, 0.0], "momentum": [1.0, 1.0]})))
+    write_evidence(tasks({"adam": [0.0, 0.0], "momentum": [1.0, 1.0]}), few)
     with pytest.raises(ValueError, match="has 2 tasks"):
-        suite_tasks.evidence(few)
-    few.write_text(json.dumps(tasks({"adam": BEST})))
-    assert len(suite_tasks.evidence(few)["tasks"]) == 5
+        suite_tasks.load_suite(few)
+    write_evidence(tasks({"adam": BEST}), few)
+    assert len(suite_tasks.load_suite(few).tasks) == 5
+
+
+def test_a_lead_is_over_the_tasks_of_both() -> None:
+    suite = tasks({"adam": BEST, "soap": BEHIND})
+    races = dict(suite.tasks)
+    races["task 4"] = replace(races["task 4"], regrets={"adam": 0.0})
+    lead = suite_tasks.lead(replace(suite, tasks=races), "adam", "soap")
+    assert (lead.n, lead.effect) == (4, pytest.approx(2.375))
 
 
 @pytest.mark.parametrize("claim", SUITE, ids=lambda claim: claim.id)

@@ -1,65 +1,85 @@
-"""The committed suite: what the project itself has raced, and what it is told from."""
+"""The published suite: its summary follows from the records of its races, and everything else from the summary."""
 
-import msgspec
+import sys
+from pathlib import Path
+
 import pytest
 
 from gradprix import tasks
-from gradprix.race.suite_record import SuiteSummary
-from gradprix.race.suite_runner import ENTRIES_OF_A_SUITE
-from gradprix.show import EVIDENCE, first_choices
-from gradprix.show._evidence import evidence
-from gradprix.text.suite import format_suite
+from gradprix.race import published_entries
+from gradprix.race.evidence import EVIDENCE, load_evidence, write_evidence
+from gradprix.text.suite_tables import choice_rows, entry_rows, left_out_rows, race_rows, regret_rows
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+from suite_records import FOLDER, SUFFIX, read_file, suite_machine, suite_records, write_file
+
+SUITE = load_evidence()
 BEYOND_TRIVIAL = 10.0
-"""Margins by which every optimizer, tuned, must beat the best constant answer of every task."""
-LONGEST = 90.0
-"""Minutes that the whole suite may take on two cores."""
-found = evidence()
+"""Margins by which every classic optimizer, tuned, must beat the best constant answer of every task."""
+LARGEST_FILE = 300_000
+"""Bytes that the record of a race may take."""
 
 
-def test_it_is_of_every_task_and_of_the_textbooks_family() -> None:
-    assert EVIDENCE.is_file()
-    assert list(found["tasks"]) == list(tasks.ALL)
-    assert set(found["entries"]) == set(ENTRIES_OF_A_SUITE)
-    assert found["seconds"] <= 60 * LONGEST
-    assert found["machine"]["cores"] == 2
+def test_it_is_of_every_task() -> None:
+    assert list(SUITE.tasks) == list(tasks.ALL)
+    assert SUITE.machine.cores == 2
+    assert SUITE.seconds == pytest.approx(sum(task.seconds for task in SUITE.tasks.values()))
 
 
 @pytest.mark.parametrize("name", tasks.ALL)
-def test_every_optimizer_beats_the_trivial_answer(name: str) -> None:
-    task, own = found["tasks"][name], tasks.ALL[name]
-    turn = 1 if own.metric.higher_is_better else -1
+def test_a_race_is_of_the_task_as_it_is_now(name: str) -> None:
+    task, own = SUITE.tasks[name], tasks.ALL[name]
+    sign = 1 if own.metric.higher_is_better else -1
 
-    assert task["trivial"] == own.baseline
-    assert task["metric"]["margin"] == own.metric.margin
-    assert task["seeds"] == (own.seeds or 16)
-    for entry, mean in task["means"].items():
-        assert turn * (mean - own.baseline) >= BEYOND_TRIVIAL * task["margin"], entry
-
-
-def test_what_it_says_follows_from_its_numbers() -> None:
-    assert found["text"] == format_suite(msgspec.convert(found, SuiteSummary))
-    best = {name: max(task["regrets"], key=lambda e, t=task: -t["regrets"][e]) for name, task in found["tasks"].items()}
-    for name, task in found["tasks"].items():
-        assert task["regrets"][best[name]] == 0.0
-        assert best[name] in task["leads"]
-        assert task["take"] in task["leads"]
+    assert task.chance_level == own.baseline
+    assert task.metric.margin == own.metric.margin
+    means = [sign * mean for mean in task.means.values()]
+    assert max(means) - sign * task.chance_level >= BEYOND_TRIVIAL * task.margin
+    best = max(task.means, key=lambda entry: sign * task.means[entry])
+    assert task.regrets[best] == 0
+    assert best in task.leaders
+    assert task.recommended in (task.candidates or task.means)
 
 
-def test_its_crossings_are_wins_on_both_sides() -> None:
-    assert found["crossings"], "the docs would have to say plainly that there is none"
-    for crossing in found["crossings"]:
-        for winner, loser, where in (("a", "b", "a_wins"), ("b", "a", "b_wins")):
-            assert crossing[where]
-            for name in crossing[where]:
-                words = {(p["a"], p["b"]): p["words"] for p in found["tasks"][name]["pairs"]}
-                assert words[crossing[winner], crossing[loser]] == "wins"
+def test_its_reversals_are_wins_on_both_sides() -> None:
+    for each in SUITE.reversals:
+        for winner, loser, names in ((each.a, each.b, each.a_wins), (each.b, each.a, each.b_wins)):
+            assert names
+            for name in names:
+                verdicts = {(pair.a, pair.b): pair.verdict for pair in SUITE.tasks[name].pairs}
+                assert verdicts[winner, loser] == "wins"
 
 
-@pytest.mark.parametrize("name", tasks.ALL)
-def test_first_choices_are_told_from_it(name: str) -> None:
-    text, rows = first_choices(name)
+def test_a_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_evidence(SUITE, tmp_path / "suite.json")
+    assert load_evidence(tmp_path / "suite.json") == SUITE
+    assert (tmp_path / "suite.json").read_bytes() == EVIDENCE.read_bytes()
+    with pytest.raises(ValueError, match=r"python studies/suite\.py makes them"):
+        load_evidence(tmp_path / "none.json")
+    (tmp_path / "other.json").write_text('{"tasks": 3}')
+    with pytest.raises(ValueError, match="no summary of a suite"):
+        load_evidence(tmp_path / "other.json")
 
-    assert rows[0]["margins"] == 0.0
-    assert [row["entry"] for row in rows if row["leads"]]
-    assert found["tasks"][name]["take"] in text[1]
+
+def test_tables_have_a_row_for_each_task_or_entry() -> None:
+    for rows in (choice_rows(SUITE), race_rows(SUITE), left_out_rows(SUITE)):
+        assert [row[0] for row in rows] == list(SUITE.tasks)
+    for rows in (entry_rows(SUITE), regret_rows(SUITE)):
+        assert [row[0] for row in rows] == list(SUITE.entries)
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob(f"*{SUFFIX}")), ids=lambda file: file.name)
+def test_records_are_small_and_complete(file: Path, tmp_path: Path) -> None:
+    record = read_file(file)
+    assert file.stat().st_size <= LARGEST_FILE
+    assert f"{record.task}{SUFFIX}" == file.name
+    assert [entry.name for entry in record.entries] == published_entries(record.task)
+    assert all(len(entry.final.values) == record.budget.seeds for entry in record.entries)
+    assert all(len(record.curves[entry.name].train_loss) == record.budget.seeds for entry in record.entries)
+    write_file(record, suite_machine(), tmp_path / file.name)
+    assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+
+
+def test_records_are_found_by_the_name_of_their_task() -> None:
+    records = suite_records()
+    assert set(records) == {file.name.removesuffix(SUFFIX) for file in FOLDER.glob(f"*{SUFFIX}")}

@@ -1,6 +1,5 @@
 """Pages beside the report of a race, in a real browser: a suite, an explained optimizer, and a diagnosed race."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +9,14 @@ from playwright.sync_api import Browser
 from accessibility import serious_problems
 from gradprix.explain import resolve_optimizer
 from gradprix.race.diagnosis_record import MeasurementKind, Trait
-from gradprix.show import EVIDENCE, explanation, report
+from gradprix.race.evidence import load_evidence
+from gradprix.show import explanation, report
 from gradprix.show._suite import suite_page
 from test_diagnosis_section import CELLS, contrast, diagnosed
 from test_report_browser import LEAST_TEXT, TEXT_SIZES, opened
 
 PAGES: dict[str, Callable[[], str]] = {
-    "suite": lambda: suite_page(json.loads(EVIDENCE.read_text("utf-8"))),
+    "suite": lambda: suite_page(load_evidence()),
     "explanation": lambda: explanation.page(explanation.explained(resolve_optimizer("nadam"), {})),
     "diagnosis": lambda: report(
         diagnosed(

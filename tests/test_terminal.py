@@ -17,12 +17,15 @@ from command_line import gradprix
 from gradprix.cli import app
 from gradprix.cli._examples import EXAMPLES
 from gradprix.race import ENTRIES, make_plan
+from gradprix.race.evidence import load_evidence
 from gradprix.race.record import RaceRecord
 from gradprix.show import terminal
 from gradprix.show.plans import summarize_plan, summarize_suite_plan
 from gradprix.stats.recommendation import Candidate, RecommendationReason, recommend
+from gradprix.tasks import UnknownNameError
 from gradprix.text.answer import answer_lines
 from gradprix.text.recommendation import format_reason, recommended_group
+from gradprix.text.suite import format_similar_problem
 from gradprix.text.units import format_duration
 from records import make_record, replace_entry
 
@@ -258,10 +261,17 @@ def test_old_records_claim_no_cheapest_step_where_all_are_equal(reason: Recommen
     assert "memory" in format_reason(replace_entry(record, LONG, memory=2))
 
 
-def test_a_recommendation_for_a_kind_of_problem_agrees_with_its_table() -> None:
-    for name in gp.tasks.ALL:
-        (_, advice, *_), rows = gp.show.first_choices(name)
-        leaders = [row for row in rows if row["leads"]]
-        if len(leaders) > 1:
-            assert f"{leaders[0]['entry']} has the best mean" in advice
-        assert all(row["entry"] in advice for row in leaders)
+@pytest.mark.parametrize("name", gp.tasks.ALL)
+def test_a_recommendation_for_a_kind_of_problem_agrees_with_its_table(name: str, tmp_path: Path) -> None:
+    task = load_evidence().tasks[name]
+    recommended, leaders = format_similar_problem(load_evidence(), name)[1:3]
+    assert all(entry in recommended for entry in task.candidates)
+    assert task.recommended in recommended
+    assert all(entry in leaders for entry in sorted(task.leaders, key=task.regrets.__getitem__)[:12])
+    table = gradprix("list", "optimizers", "--for", name, folder=tmp_path).stdout
+    assert all(f"\n{entry} " in table for entry in task.means)
+
+
+def test_a_recommendation_for_an_unknown_problem_names_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="no problem in the suite is called 'digit'"):
+        terminal.choices("digit")

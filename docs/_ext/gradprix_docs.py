@@ -50,11 +50,8 @@ MEASURED: dict[str, Callable[[], str]] = {
     "rules": library_docs.every,
     "scale": cluster_docs.scale,
     "speed": speed_docs.speed,
-    "suite-choices": suite_docs.choices,
+    **suite_docs.MEASURED,
     "suite-entry": suite_entry_docs.measurements,
-    "suite-made": suite_docs.made_by,
-    "suite-problems": suite_docs.by_problem,
-    "suite-sentences": suite_docs.sentences,
     "tasks": library_docs.task_table,
 }
 

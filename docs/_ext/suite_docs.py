@@ -1,14 +1,14 @@
-"""Results of the committed suite as Markdown."""
+"""Results of the published suite as Markdown."""
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from gradprix.show import EVIDENCE
-from gradprix.show._evidence import evidence
-from gradprix.show._formatting import format_factor
-from gradprix.show.terminal import value
+from gradprix.race.evidence import load_evidence
+from gradprix.text import suite_tables
+from gradprix.text.suite import format_recommendation, format_reversals, format_suite
 from gradprix.utils.wording import format_list
+
+SUITE = load_evidence()
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -22,79 +22,83 @@ def plain(text: str) -> str:
     return re.sub(r"([*_<>`\[\]])", r"\\\1", text)
 
 
-def sentences(file: Path = EVIDENCE) -> str:
+def named_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table with a name in the first cell of each row, and plain text in the others."""
+    return table(head, ([f"`{name}`", *map(plain, cells)] for name, *cells in rows))
+
+
+def scope() -> str:
+    """Return a sentence with the number of optimizers and problems, and the optimizers that are not on all of them."""
+    partial = [f"{name} ({SUITE.regrets[name].tasks} problems)" for name in SUITE.entries if name not in SUITE.complete]
+    exceptions = f", except {format_list(partial)}, whose steps are slow" if partial else ""
+    return plain(
+        f"It is limited to what the project's own suite supports: {len(SUITE.entries)} optimizers raced on "
+        f"{len(SUITE.tasks)} problems{exceptions}."
+    )
+
+
+def sentences() -> str:
     """Return the results of the suite as a list of sentences."""
-    return "\n".join(f"* {sentence}" for sentence in evidence(file)["text"])
+    return "\n".join(f"* {plain(sentence)}" for sentence in format_suite(SUITE))
 
 
-def made_by(file: Path = EVIDENCE) -> str:
+def reversals() -> str:
+    """Return the confirmed rank reversals as a list of sentences."""
+    lines = [f"* {plain(sentence)}" for sentence in format_reversals(SUITE)]
+    return "\n".join(lines) or "There are none."
+
+
+def made_by() -> str:
     """Return the command, the machine and the duration."""
-    summary = evidence(file)
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    runs = sum((task["trials"] + task["seeds"]) * len(task["means"]) for task in summary["tasks"].values())
-    machine = f"{summary['machine']['cores']} cores ({summary['machine']['cpu']}; {versions})"
+    versions = ", ".join(f"{name} {version}" for name, version in SUITE.versions.items())
+    runs = sum((task.trials + task.seeds) * len(task.means) for task in SUITE.tasks.values())
     return (
-        f"`{summary['command']}`: {len(summary['entries'])} optimizers on {len(summary['tasks'])} problems, "
-        f"{runs:,} training runs, {summary['seconds'] / 60:.0f} minutes on {machine}. "
-        "Results as data: `src/gradprix/show/evidence.json`."
+        f"`{SUITE.command}`: {len(SUITE.entries)} optimizers on {len(SUITE.tasks)} problems, {runs:,} tuning and final "
+        f"runs, {SUITE.seconds / 60:.0f} minutes on {SUITE.machine.cores} cores ({SUITE.machine.cpu}; {versions}). "
+        "Summary as data: `src/gradprix/race/evidence.json`; the record of each race: `studies/suite`."
     )
 
 
-def by_problem(file: Path = EVIDENCE) -> str:
-    """Return a table with a row per problem: leaders, the one with the best mean, and regret of the others."""
-    rows = []
-    for name, task in evidence(file)["tasks"].items():
-        ranking = sorted(task["means"], key=task["regrets"].__getitem__)
-        leaders, others = ([e for e in ranking if (e in task["leads"]) == leads] for leads in (True, False))
-        behind = [f"{e} ({task['regrets'][e]:.1f}{', too variable' * (e in task['vague'])})" for e in others]
-        best = leaders[0]
-        rows.append(
-            (
-                f"`{name}`",
-                format_list(leaders),
-                f"{best}, {task['rates'][best]:g}",
-                f"{value(task['metric'], task['means'][best])} ({value(task['metric'], task['trivial'])})",
-                ", ".join(behind) or "none",
-            )
-        )
-    head = (
-        "problem",
-        "leaders",
-        "best mean, learning rate",
-        "its mean (chance level)",
-        "others (margins behind the best)",
-    )
-    return table(head, rows)
+def by_problem() -> str:
+    """Return a table with a row per problem: the candidates, the tie-break with its regret, and the leaders."""
+    return named_table(["problem", *suite_tables.CHOICES[1:]], suite_tables.choice_rows(SUITE))
 
 
-def choices(file: Path = EVIDENCE) -> str:
+def recommendation() -> str:
+    """Return the regret of the recommendations in a sentence."""
+    return plain(format_recommendation(SUITE))
+
+
+def regrets() -> str:
+    """Return a table of the regret of each optimizer on each problem."""
+    return named_table(["optimizer", *SUITE.tasks], suite_tables.regret_rows(SUITE))
+
+
+def races() -> str:
+    """Return a table with the numbers of each race."""
+    return named_table(["problem", *suite_tables.RACES[1:]], suite_tables.race_rows(SUITE))
+
+
+def choices() -> str:
     """Return a table with a row per optimizer: tasks that it leads, and its regret as the only choice for all tasks."""
-    summary = evidence(file)
-    tasks = summary["tasks"]
-    rows = []
-    for entry in summary["entries"]:
-        leads = [name for name, task in tasks.items() if entry in task["leads"]]
-        defaults = summary["defaults"][entry]
-        single = summary["single"][entry]
-        windows = sorted(task["windows"][entry] for task in tasks.values())
-        rows.append(
-            (
-                f"`{entry}`",
-                f"{len(leads)} of {len(tasks)}",
-                f"{single['mean']:.1f}",
-                f"{single['most']:.1f}",
-                f"{sum(defaults.values())} of {len(defaults)}" if defaults else "–",
-                format_factor(windows[len(windows) // 2]),
-                str(sum(task["diverged"][entry] for task in tasks.values())),
-            )
-        )
-    head = (
-        "optimizer",
-        "leads on",
-        "mean regret",
-        "largest regret",
-        "default suffices on",
-        "learning-rate tolerance (median)",
-        "diverged runs",
-    )
-    return table(head, rows)
+    return named_table(suite_tables.ENTRIES, suite_tables.entry_rows(SUITE))
+
+
+def left_out() -> str:
+    """Return a table with the single choice without each of the problems."""
+    return named_table(suite_tables.left_out_head(SUITE), suite_tables.left_out_rows(SUITE))
+
+
+MEASURED = {
+    "suite-choices": choices,
+    "suite-left-out": left_out,
+    "suite-made": made_by,
+    "suite-problems": by_problem,
+    "suite-races": races,
+    "suite-recommendation": recommendation,
+    "suite-regrets": regrets,
+    "suite-reversals": reversals,
+    "suite-scope": scope,
+    "suite-sentences": sentences,
+}
+"""Function for each text, by its name in the directive `measured`."""

@@ -1,9 +1,11 @@
 """Claims about many tasks, evaluated on the committed races of the textbook's optimizers."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from gradprix.race.evidence import EVIDENCE, Evidence, load_evidence
+from gradprix.race.suite_record import SuiteSummary
+from gradprix.stats.verdict import PairVerdict
 
 from .claim import experiment
 from .decisions import Decision, all_of, any_of, is_relevant
@@ -15,12 +17,10 @@ EFFECT = 0.5  # minimum mean lead over tasks, in margins; a margin is the smalle
 MOST = 5.0  # limit to which the difference on one task is clipped, in margins, so that no single task decides
 USUAL = 0.9
 """Proportion of tasks on which a default learning rate must be good enough for the verdict "needs no tuning"."""
-FILE = Path(__file__).parents[1] / "show" / "evidence.json"
-Evidence = Mapping[str, Any]
 
 
-def evidence(file: Path = FILE) -> Evidence:
-    """Return the committed results of the suite of races.
+def load_suite(file: Path = EVIDENCE) -> Evidence:
+    """Return the published suite of races.
 
     Args:
         file: file written by `studies/suite.py`.
@@ -28,32 +28,30 @@ def evidence(file: Path = FILE) -> Evidence:
     Raises:
         ValueError: if the file does not exist or has fewer than five tasks.
     """
-    if not file.exists():
-        raise ValueError(f"this claim needs the results of races on many tasks, {file}: run python studies/suite.py")
-    suite: Evidence = json.loads(file.read_text("utf-8"))
-    if len(suite["tasks"]) < FEWEST:
+    suite = load_evidence(file)
+    if len(suite.tasks) < FEWEST:
         raise ValueError(
-            f"the suite has {len(suite['tasks'])} tasks, and a claim about many tasks needs {FEWEST}: run "
+            f"the suite has {len(suite.tasks)} tasks, and a claim about many tasks needs {FEWEST}: run "
             "python studies/suite.py, which races on all of them."
         )
     return suite
 
 
-def lead(suite: Evidence, a: str, b: str) -> Measured:
-    """Return the mean lead of entry `a` over entry `b` over all tasks, in margins."""
-    regrets = [task["regrets"] for task in suite["tasks"].values()]
+def lead(suite: SuiteSummary, a: str, b: str) -> Measured:
+    """Return the mean lead of entry `a` over entry `b` over the tasks on which both raced, in margins."""
+    regrets = [task.regrets for task in suite.tasks.values() if a in task.regrets and b in task.regrets]
     leads = [min(MOST, max(-MOST, each[b] - each[a])) for each in regrets]
     return mean(leads, f"{a} better than {b}, in margins, mean over tasks")
 
 
-def count_wins(suite: Evidence, a: str, b: str) -> Measured:
+def count_wins(suite: SuiteSummary, a: str, b: str) -> Measured:
     """Return the number of tasks on which entry `a` wins against entry `b`."""
-    pairs = [pair for task in suite["tasks"].values() for pair in task["pairs"] if {pair["a"], pair["b"]} == {a, b}]
-    wins = sum((pair["a"], pair["words"]) == (a, "wins") for pair in pairs)
+    pairs = [pair for task in suite.tasks.values() for pair in task.pairs if {pair.a, pair.b} == {a, b}]
+    wins = sum(pair.a == a and pair.verdict is PairVerdict.WINS for pair in pairs)
     return exact(wins, len(pairs), f"tasks on which {a} wins against {b}, by the verdicts of the races")
 
 
-def compare(suite: Evidence, pairs: Sequence[tuple[str, str]]) -> Quantities:
+def compare(suite: SuiteSummary, pairs: Sequence[tuple[str, str]]) -> Quantities:
     """Return the lead, the wins and the losses of the first entry of each pair against the second."""
     quantities: dict[str, Measured] = {}
     for a, b in pairs:
@@ -62,7 +60,7 @@ def compare(suite: Evidence, pairs: Sequence[tuple[str, str]]) -> Quantities:
     return quantities
 
 
-def compare_with_rivals(suite: Evidence, entry: str, rivals: Sequence[str]) -> Quantities:
+def compare_with_rivals(suite: SuiteSummary, entry: str, rivals: Sequence[str]) -> Quantities:
     """Compare an entry with each of its rivals.
 
     The comparison with the smallest lead comes first.
@@ -92,13 +90,13 @@ def summarize_comparisons(m: Quantities) -> str:
 @experiment("adam-beats-its-halves", decide=decide_all, say=summarize_comparisons)
 def measure_halves(quick: bool) -> Quantities:
     """Compare Adam with momentum and RMSProp."""
-    return compare_with_rivals(evidence(), "adam", ("momentum", "rmsprop"))
+    return compare_with_rivals(load_suite(), "adam", ("momentum", "rmsprop"))
 
 
 @experiment("adam-beats-adadelta-and-momentum", decide=decide_all, say=summarize_comparisons)
 def measure_parts(quick: bool) -> Quantities:
     """Compare Adam with AdaDelta and momentum."""
-    return compare_with_rivals(evidence(), "adam", ("adadelta", "momentum"))
+    return compare_with_rivals(load_suite(), "adam", ("adadelta", "momentum"))
 
 
 @experiment(
@@ -108,7 +106,7 @@ def measure_parts(quick: bool) -> Quantities:
 )
 def measure_variants(quick: bool) -> Quantities:
     """Compare AdaMax with Adam, and Nadam with Adam."""
-    return compare(evidence(), (("adamax", "adam"), ("nadam", "adam")))
+    return compare(load_suite(), (("adamax", "adam"), ("nadam", "adam")))
 
 
 def decide_default(m: Quantities) -> Decision:
@@ -125,7 +123,7 @@ def measure_default(quick: bool) -> Quantities:
     Both results are from the same tuning seed. This slightly favours the tuned learning rate, which was selected as the
     best of several on this seed.
     """
-    good = evidence()["defaults"]["adam"]
+    good = load_suite().defaults["adam"]
     bad = [name for name, is_good in good.items() if not is_good]
     return {"share": proportion(len(good) - len(bad), len(good)), "bad": f"; not on {', '.join(bad)}" * bool(bad)}
 
@@ -137,9 +135,8 @@ def say_reversals(m: Quantities) -> str:
     """
     if pair := m["example"]:
         return (
-            f"{m['reversals']:.0f} pairs win against each other on different tasks, such as {pair['a']} against "
-            f"{pair['b']} on {', '.join(pair['a_wins'])}, and {pair['b']} against {pair['a']} on "
-            f"{', '.join(pair['b_wins'])}."
+            f"{m['reversals']:.0f} pairs win against each other on different tasks, such as {pair.a} against "
+            f"{pair.b} on {', '.join(pair.a_wins)}, and {pair.b} against {pair.a} on {', '.join(pair.b_wins)}."
         )
     always = f", and {', '.join(m['always'])} led on all" if m["always"] else ""
     return f"No two optimizers win against each other on different tasks{always}."
@@ -151,27 +148,27 @@ def say_reversals(m: Quantities) -> str:
     say=say_reversals,
 )
 def measure_reversals(quick: bool) -> Quantities:
-    """Return the number of rank reversals between tasks, the first reversal, and the entries that lead on all tasks."""
-    suite = evidence()
-    reversals, tasks = suite["crossings"], suite["tasks"].values()
-    always = [entry for entry in suite["entries"] if all(entry in task["leads"] for task in tasks)]
+    """Return the confirmed rank reversals between tasks, the first of them, and the entries that lead on all tasks."""
+    suite = load_suite()
+    reversals, tasks = [each for each in suite.reversals if each.is_confirmed], suite.tasks.values()
+    always = [entry for entry in suite.entries if all(entry in task.leaders for task in tasks)]
     return {"reversals": exact(len(reversals), len(tasks)), "example": next(iter(reversals), None), "always": always}
 
 
 @experiment("every-optimizer-learns-every-task", decide=lambda m: all_of(not m["failed"]))
 def measure_learning(quick: bool) -> Quantities:
     """Return the proportion of pairs of optimizer and task in which the optimizer beats the task's chance level."""
-    tasks = evidence()["tasks"]
+    tasks = load_suite().tasks
     leads: dict[tuple[str, str], float] = {}
     for name, task in tasks.items():
-        sign = 1 if task["metric"]["higher_is_better"] else -1
-        leads |= {(e, name): sign * (mean - task["trivial"]) / task["margin"] for e, mean in task["means"].items()}
+        sign = 1 if task.metric.higher_is_better else -1
+        leads |= {(e, name): sign * (mean - task.chance_level) / task.margin for e, mean in task.means.items()}
     failed = [f"{entry} on {name}" for (entry, name), above in leads.items() if above < 1]
     least = min(leads, key=lambda key: leads[key])
     return {
         "beaten": proportion(len(leads) - len(failed), len(leads)),
         "least": exact(leads[least], len(leads)),
-        "diverged": exact(sum(sum(task["diverged"].values()) for task in tasks.values())),
+        "diverged": exact(sum(sum(task.diverged.values()) for task in tasks.values())),
         "where": " on ".join(least),
         "failed": f" Those that do not: {', '.join(failed)}." * bool(failed),
     }

@@ -118,8 +118,8 @@ def _run_suite(plans: "Sequence[Plan]", engine: "Executor", out: Path, as_json: 
         for name in result.tasks:
             write_report(load(out / name))
         write_atomically(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode(), 0o644)
-        write_atomically(out / PAGE, suite_page(summary).encode(errors="replace"), 0o644)
+        write_atomically(out / PAGE, suite_page(result).encode(errors="replace"), 0o644)
     if as_json:
         echo_json(summary)
     else:
-        terminal.console().print(terminal.suite(summary, out / PAGE))
+        terminal.console().print(terminal.suite(result, out / PAGE))

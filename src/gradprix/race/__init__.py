@@ -35,7 +35,8 @@ from .result import PICTURE, REPORT, Result, load
 from .suite_entry_plan import SuiteEntryPlan, suite_entry_plans
 from .suite_entry_record import SuiteComparison, TaskComparison
 from .suite_entry_runner import SuiteEntryResult, enter_suite, run_suite_entry
-from .suite_runner import published_entries, suite, suite_plans, summed_up
+from .suite_runner import published_entries, suite, suite_plans
+from .suite_summary import summed_up
 from .tune_plan import TunePlan, make_tune_plan
 from .tune_record import TuneRecord
 from .tune_runner import TUNE_PAGE, TuneResult, run_tuning

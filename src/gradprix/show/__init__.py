@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 # These names are imported on first use, because matplotlib is slow to import and terminal output does not need it.
 _MODULES = {
-    "EVIDENCE": "_evidence",
     "answer": "terminal",
     "figures": "_export",
-    "first_choices": "_evidence",
     "notebook_cell": "_report",
     "render": "_export",
     "report": "_report",
@@ -25,10 +23,8 @@ _MODULES = {
 }
 
 __all__ = [
-    "EVIDENCE",
     "answer",
     "figures",
-    "first_choices",
     "notebook_cell",
     "render",
     "report",
@@ -45,7 +41,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ._evidence import EVIDENCE, first_choices
     from ._export import figures, render, write_figures, write_picture
     from ._report import notebook_cell, report, write_report
     from ._suite import suite_page

@@ -9,17 +9,18 @@ from rich.padding import Padding
 from rich.text import Text
 
 from gradprix.race import ENTRIES, REPORT, RaceRecord, Result
-from gradprix.tasks import ALL, built_in
+from gradprix.race.evidence import load_evidence
+from gradprix.race.suite_record import SuiteSummary
+from gradprix.tasks import ALL, UnknownNameError, built_in
 from gradprix.tasks.registry import MAKERS
 from gradprix.text.answer import format_failures, format_protocol
 from gradprix.text.diagnosis import format_findings
 from gradprix.text.execution import format_execution_mode
 from gradprix.text.recommendation import format_place, recommended_group
-from gradprix.text.units import format_duration, format_factor
+from gradprix.text.suite import format_first_choice, format_similar_problem, format_suite
+from gradprix.text.units import format_duration, format_factor, format_value
 from gradprix.utils.streams import results
-from gradprix.utils.wording import format_list
 
-from ._evidence import evidence, first_choices
 from ._formatting import (
     format_distance,
     format_margin,
@@ -140,16 +141,6 @@ def reasons(record: RaceRecord) -> list[RenderableType]:
     return [Text(), Text(head), *(Padding(Text(each), (0, 0, 0, 2)) for each in conclusions)]
 
 
-def value(metric: dict[str, Any], number: float) -> str:
-    """Format a value of the metric.
-
-    Args:
-        metric: description of the metric in `evidence.json`.
-        number: value to format.
-    """
-    return f"{100 * number:.1f} %" if metric["percent"] else f"{number:.4g}"
-
-
 def optimizers() -> RenderableType:
     """Return the list of all optimizers that can be raced by name."""
     rows = []
@@ -163,21 +154,29 @@ def optimizers() -> RenderableType:
 
 
 def choices(name: str) -> RenderableType:
-    """Return optimizers to try first on a problem similar to a built-in task, with the results that support this."""
-    text, rows = first_choices(name)
-    metric = evidence()["tasks"][name]["metric"]
-    head = ("", metric["name"], "margins behind", "learning rate", "tolerance", "diverged")
+    """Return optimizers to try first on a problem similar to a built-in task, with the results that support this.
+
+    Raises:
+        UnknownNameError: if the published suite does not include the task.
+    """
+    evidence = load_evidence()
+    if name not in evidence.tasks:
+        raise UnknownNameError("problem in the suite", name, evidence.tasks)
+    task = evidence.tasks[name]
+    head = ("", task.metric.name, "margins behind", "at most", "learning rate", "tolerance", "diverged")
     table = make_table(*head, right=tuple(range(1, len(head))))
-    for row in rows:
+    for entry in sorted(task.regrets, key=task.regrets.__getitem__):
         table.add_row(
-            Text(row["entry"], "bold" if row["leads"] else ""),
-            value(metric, row["mean"]),
-            f"{row['margins']:.1f}",
-            f"{row['lr']:g}",
-            format_factor(row["window"]),
-            str(row["diverged"]),
+            Text(entry, "bold" if entry in task.leaders else ""),
+            format_value(task.metric, task.means[entry]),
+            f"{task.regrets[entry]:.1f}",
+            f"{task.bounds[entry]:.1f}" if entry in task.bounds else "-",
+            f"{task.learning_rates[entry]:g}" if entry in task.learning_rates else "-",
+            format_factor(task.tolerances[entry]),
+            str(task.diverged[entry]),
         )
-    return Group(*map(Text, text), Text(), table, Text("In bold: the leaders, which nothing wins against."))
+    note = "In bold: the leaders, which nothing wins against. At most: bound of the margins behind the best."
+    return Group(*map(Text, format_similar_problem(evidence, name)), Text(), table, Text(note))
 
 
 def tasks() -> RenderableType:
@@ -190,21 +189,19 @@ def tasks() -> RenderableType:
     return listing(("name", "metric", "batch", "epochs"), rows)
 
 
-def suite(summary: dict[str, Any], page: Path) -> RenderableType:
-    """Return the summary of a suite: its conclusions, the leaders of each task, and the regret of each optimizer.
+def suite(summary: SuiteSummary, page: Path) -> RenderableType:
+    """Return the summary of a suite: its conclusions, what to use on each task, and the regret of each optimizer.
 
     Args:
-        summary: contents of `suite.json`.
+        summary: summary of the suite.
         page: path of the HTML page, which has the regret of each optimizer on each task.
     """
-    tasks, count = summary["tasks"], len(summary["tasks"])
-    table = make_table("margins behind the best", "mean", "largest", "on", "leads on", right=(1, 2, 4))
-    for entry in summary["entries"]:
-        regrets = {name: task["regrets"][entry] for name, task in tasks.items()}
-        worst = max(regrets, key=regrets.__getitem__)
-        leads = sum(entry in task["leads"] for task in tasks.values())
-        mean, largest = f"{summary['single'][entry]['mean']:.1f}", f"{regrets[worst]:.1f}"
-        table.add_row(entry, mean, largest, worst, f"{leads} of {count}")
-    leaders = [f"{name}: {format_list(task['leads'])}" for name, task in tasks.items()]
-    lines = [*summary["text"], "", "Leaders of each task, with no significant difference among them:", *leaders, ""]
+    table = make_table("margins behind the best", "mean", "median", "largest", "on", "leads on", right=(1, 2, 3, 5))
+    for entry in summary.entries:
+        regret = summary.regrets[entry]
+        leads = sum(entry in task.leaders for task in summary.tasks.values())
+        numbers = (f"{regret.mean:.1f}", f"{regret.median:.1f}", f"{regret.largest:.1f}")
+        table.add_row(entry, *numbers, regret.worst_task, f"{leads} of {regret.tasks}")
+    choices = [f"{name}: {format_first_choice(task)}" for name, task in summary.tasks.items()]
+    lines = [*format_suite(summary), "", *choices, ""]
     return Group(*map(Text, lines), table, Text(), Text(f"Regret on each task: {page}"))
