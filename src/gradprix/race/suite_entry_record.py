@@ -10,6 +10,7 @@ from .plan_description import MetricDescription, PlanDescription, Value
 from .record import FinalRuns
 from .run_records import FailedRun, Rerun
 from .suite_record import Regret
+from .suite_selections import summarize_regrets
 
 
 class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,20 +120,15 @@ class SuiteComparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def regrets(self) -> dict[str, Regret]:
-        """Mean and largest regret of each entry that ran on all tasks, in margins, the smallest mean first.
+        """Regret of each entry that ran on all tasks, in margins, the smallest mean first.
 
         The optimizer is called by its own name, also where a published one has the same.
         """
-        tasks = list(self.tasks.values())
-        rows: dict[str, list[float]] = {}
-        for task in tasks:
+        rows: dict[str, dict[str, float]] = {}
+        for task_name, task in self.tasks.items():
             for name, regret in task.regrets.items():
-                rows.setdefault(name, []).append(regret)
-        regrets = {
-            name: Regret(mean=sum(row) / len(row), largest=max(row))
-            for name, row in rows.items()
-            if len(row) == len(tasks)
-        }
+                rows.setdefault(name, {})[task_name] = regret
+        regrets = {name: summarize_regrets(row) for name, row in rows.items() if len(row) == len(self.tasks)}
         return dict(sorted(regrets.items(), key=lambda item: item[1].mean))
 
     @property
