@@ -17,6 +17,7 @@ from ._eager import init_state
 from ._hoisting import hoist_scalars
 from ._launch import STORAGE_DTYPES, KernelCall, SequenceCall, compute_dtype
 from ._passes import TensorPasses, number_table
+from ._stacked_evaluation import evaluation_points
 
 
 class StackedRule:
@@ -52,6 +53,7 @@ class StackedRule:
         self.dtype, self.device = self.params[0].dtype, self.params[0].device
         fused = self.dtype in STORAGE_DTYPES and self.device.type == "cpu"
         self.kernel = compile_kernel(self.split, STORAGE_DTYPES[self.dtype]) if fused else None
+        self.trained: list[Tensor] = []  # the training point while the parameters hold the evaluation point
         self.passes: TensorPasses | None = None  # without a kernel, from the first step on
         self.compiled = compiled
         self.table = torch.empty(0, 0, 0)  # numbers of each tensor in float64, `[rows, tensors, columns]`
@@ -144,19 +146,41 @@ class StackedRule:
 
     def row_state(self, row: int, k: int) -> dict[str, Any]:
         """Return the optimizer state of the k-th parameter in a row, by name."""
-        shape, sizes = self.params[k].shape[1:], self._sizes()
-        columns = dict(zip(self.split.tensors, self.state, strict=False))  # bfloat16 has a compensation array as well
-        if self.is_concatenated:
-            tensors = {name: torch.split(x[row], sizes)[k].view(shape) for name, (x,) in columns.items()}
-        else:
-            tensors = {name: column[k][row].view(shape) for name, column in columns.items()}
+        # In bfloat16, an array of rounding errors follows the state.
+        columns = dict(zip(self.split.tensors, self.state, strict=False))
+        tensors = {name: self._row_of(column, row, k) for name, column in columns.items()}
         held = {name: float(self.table[row, k, self._column(name)]) for name in self.split.held}
         return {**dict(zip(self.split.numbers, self.numbers[row], strict=True)), **held, **tensors}
+
+    def compensation(self, row: int, k: int) -> Tensor | None:
+        """Return the rounding errors of the k-th parameter in a row; None unless the parameters are in bfloat16."""
+        return self._row_of(self.state[-1], row, k) if self.dtype is torch.bfloat16 else None
+
+    def eval(self) -> None:
+        """Set the parameters to the point at which the rule evaluates the model, until `train` is called."""
+        if self.rule.evaluate is not None and self.t and not self.trained:
+            # The training point is kept: computing it back from the evaluation point would change it by rounding.
+            self.trained = [self._own_rows(x).clone() for x in self.params]
+            self._set_params(evaluation_points(self))
+
+    def train(self) -> None:
+        """Restore the training point, which `eval` has stored."""
+        self._set_params(self.trained)
+        self.trained = []
+
+    def _set_params(self, values: Sequence[Tensor]) -> None:
+        for x, value in zip(self.params, values, strict=False):
+            self._own_rows(x).copy_(value)
 
     @property
     def is_concatenated(self) -> bool:
         """True if the parameters of a row are stepped as one tensor."""
         return self.kernel is None and not self.split.columns
+
+    def _row_of(self, column: Sequence[Tensor], row: int, k: int) -> Tensor:
+        """Return the state of the k-th parameter in a row, given one array of the state."""
+        own = torch.split(column[0][row], self._sizes())[k] if self.is_concatenated else column[k][row]
+        return own.view(self.params[k].shape[1:])
 
     def _column(self, name: str) -> int:
         """Return the column of a scalar state in the table of numbers."""

@@ -277,11 +277,8 @@ def rule_of(given: Any) -> Rule | None:
 
 
 def _stacks(rule: Rule) -> bool:
-    """Return True if a kernel can step a whole stack of models with a rule.
-
-    The rule must be elementwise, and must not evaluate the model at other weights than its iterate.
-    """
-    return rule.scope == "element" and rule.evaluate is None
+    """Return True if a kernel can step a whole stack of models with a rule: if the rule is elementwise."""
+    return rule.scope == "element"
 
 
 def twin(entry: Entry, number: int) -> Entry:

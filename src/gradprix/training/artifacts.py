@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from gradprix.tasks.model_with_loss import own_model
 from gradprix.tasks.rng import RngState, init_model, stream
 
+from .evaluation import at_evaluation_point
 from .faults import task_error
 from .gradient_mode import needs_gradients
 from .model_stack import ModelStack
@@ -38,7 +39,7 @@ def compute_artifacts(stack: ModelStack, row: int, numbers: Mapping[str, float])
     if task.after is None:
         return encode_artifacts(numbers) if numbers else None
     model = init_model(task.build, trial.seed)
-    with torch.no_grad():
+    with torch.no_grad(), at_evaluation_point(stack):
         for named_tensors in (model.named_parameters, model.named_buffers):
             for name, x in named_tensors():
                 if x.layout is torch.strided:

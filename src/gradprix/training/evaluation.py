@@ -1,7 +1,7 @@
 """Evaluation of a stack of models: losses, outputs and metrics on validation or test examples."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -59,6 +59,19 @@ class TestScore:
     parts: list[float] | None
 
 
+@contextmanager
+def at_evaluation_point(stack: ModelStack) -> Iterator[None]:
+    """Temporarily set the parameters to the point at which their optimizers evaluate the models."""
+    if stack.optimizers is None:
+        yield
+        return
+    stack.optimizers.eval()
+    try:
+        yield
+    finally:
+        stack.optimizers.train()
+
+
 @torch.no_grad()
 def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
     """Evaluate each model on the examples of its seed.
@@ -73,12 +86,10 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
     Raises:
         TaskError: if the task's model or loss fails for another reason.
     """
-    if stack.optimizers is not None:
-        stack.optimizers.eval()
     batch_size = stack.task.micro_batch(stack.trials[0].batch_size or index.shape[1]) * BATCH_FACTOR
     outputs, targets, losses, sizes = [], [], [], []
     failed: list[Output] = []
-    with stack.evaluation_streams():
+    with at_evaluation_point(stack), stack.evaluation_streams():
         for batch in torch.split(index, batch_size, dim=1):
             inputs, batch_targets = stack.data.read(batch)
             run = partial(stack.outputs, inputs, batch_targets)
@@ -92,8 +103,6 @@ def compute_outputs(stack: ModelStack, index: Tensor) -> Evaluation:
             targets.append(batch_targets)
             sizes.append(batch.shape[1])
             losses.append(placed(loss, CPU).double() * sizes[-1])
-    if stack.optimizers is not None:
-        stack.optimizers.train()
     loss = torch.stack(losses).sum(0) / index.shape[1]
     rows = [[each] for each in failed] if failed else zip(*outputs, strict=True)
     join = combine_ragged if stack.data.data.is_collated else combine

@@ -135,16 +135,13 @@ class StackedOptimizers:
 
     def eval(self) -> None:
         """Switch optimizers such as Schedule-Free ones to the weights at which the model is evaluated."""
-        self._switch_mode("eval")
+        for _, _, stepper in self.blocks:
+            stepper.eval()
 
     def train(self) -> None:
         """Switch these optimizers back to the weights that are trained."""
-        self._switch_mode("train")
-
-    def _switch_mode(self, mode: str) -> None:
         for _, _, stepper in self.blocks:
-            if isinstance(stepper, PerRowOptimizers):
-                stepper.switch_mode(mode)
+            stepper.train()
 
     def rule_state(self, row: int) -> dict[int, dict[str, Any]]:
         """Return the optimizer state of a row by parameter index; empty if the row's optimizer is not a rule."""

@@ -105,7 +105,7 @@ class PerRowOptimizers:
                 "it keeps no lr in its groups, which a schedule could change. Give gp.Entry(..., space={}) to train it "
                 "with its own step sizes, or schedule='constant'"
             )
-        self.switch_mode("train")
+        self.train()
         self.learning_rates = [[group.get("lr") for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def step(
@@ -176,7 +176,12 @@ class PerRowOptimizers:
             for x, stack in zip(row_params, params, strict=True):
                 x.data = stack[row]
 
-    def switch_mode(self, mode: str) -> None:
-        """Call the method `train` or `eval` of optimizers that evaluate the model at other weights than they train."""
+    def eval(self) -> None:
+        """Call the method `eval` of optimizers that evaluate the model at other weights than they train."""
         for optimizer in self.optimizers:
-            switch_mode(optimizer, mode)
+            switch_mode(optimizer, "eval")
+
+    def train(self) -> None:
+        """Call the method `train` of optimizers that evaluate the model at other weights than they train."""
+        for optimizer in self.optimizers:
+            switch_mode(optimizer, "train")
