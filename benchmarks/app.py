@@ -9,7 +9,6 @@ Needs chromium and playwright. The numbers are medians; those of the app's start
 import argparse
 import json
 import os
-import platform
 import shutil
 import socket
 import statistics
@@ -21,12 +20,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import torch
 from playwright.sync_api import Browser, sync_playwright
 
 import gradprix as gp
 from gradprix.race import REPORT
 from gradprix.show import write_report
+from gradprix.utils.run_info import describe_run
 
 TEN = "gd,momentum,nesterov,adagrad,rmsprop,adam,adamax,nadam,amsgrad,lion"
 PAGES = {"default page": "", "ten optimizers, 2,000 steps": f"?who={TEN}&steps=2000"}
@@ -152,13 +151,10 @@ def main() -> None:
     quick = parser.parse_args().quick
     load = round(os.getloadavg()[0], 1)
     record = {
-        "command": "python benchmarks/app.py",
         **measure(quick),
         "load": load,
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-        "torch": str(torch.__version__),
     }
+    record = {**describe_run("python benchmarks/app.py"), **record}
     text = json.dumps(record, indent=1)
     print(text)
     if not quick:

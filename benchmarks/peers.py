@@ -16,19 +16,18 @@ It needs the packages of the extra `peers`: `environment=peers; source scripts/s
 import argparse
 import inspect
 import json
-import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gradprix import optim
+from gradprix.utils.run_info import describe_run
 from step import WORK
 
 PEERS = {
@@ -186,11 +185,9 @@ def main() -> None:
     every = [other / row["seconds"]["ours"] for row in rows for key, other in row["seconds"].items() if key != "ours"]
     print(f"ratios: median {statistics.median(every):.2f}×, smallest {min(every):.2f}×")
     if not given.quick and not given.names:
-        packages = [package for package in PEERS if any(package in row["seconds"] for row in rows)]
+        packages = [PEERS[package] for package in PEERS if any(package in row["seconds"] for row in rows)]
         record = {
-            "command": "python benchmarks/peers.py",
-            "machine": {"cores": torch.get_num_threads(), "cpu": platform.processor() or platform.machine()},
-            "versions": {"torch": str(torch.__version__), **{name: version(PEERS[name]) for name in packages}},
+            **describe_run("python benchmarks/peers.py", None, *packages),
             "rows": rows,
         }
         Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -27,6 +27,7 @@ import torch
 from gradprix import tasks
 from gradprix.race import race
 from gradprix.stats.verdict import MOST_SEEDS
+from gradprix.utils.run_info import describe_run
 from race_models import CASES
 
 FILE = Path(__file__).with_suffix(".json")
@@ -203,8 +204,9 @@ def read_results() -> dict[str, Any]:
 
 def write_results(results: dict[str, Any]) -> None:
     """Write results to the file, which keeps its other results."""
-    about = {"command": "python benchmarks/race.py", "cores": torch.get_num_threads(), "torch": str(torch.__version__)}
-    FILE.write_text(json.dumps({**read_results(), **about, **results}, indent=1) + "\n")
+    header = describe_run("python benchmarks/race.py")
+    del header["seconds"]  # the file is the work of several processes
+    FILE.write_text(json.dumps({**read_results(), **header, **results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

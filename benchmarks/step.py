@@ -11,7 +11,6 @@ arithmetic that moves the same bytes: it reads each buffer once and writes each 
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import torch
 
 from gradprix import optim
 from gradprix.kernels import KernelCall, _numba_runtime
+from gradprix.utils.run_info import describe_run
 
 CLASSES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {}),
@@ -217,9 +217,7 @@ def main() -> None:
     print(f"first step in a fresh process: {ours}; a trivial function: {trivial}")
     if not given.quick and not given.names:
         record = {
-            "command": "python benchmarks/step.py",
-            "machine": {"cores": torch.get_num_threads(), "cpu": platform.processor() or platform.machine()},
-            "versions": {"torch": str(torch.__version__), "numba": numba.__version__},
+            **describe_run("python benchmarks/step.py", None, "numba"),
             "first_call": first,
             "rows": rows,
         }

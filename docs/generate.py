@@ -16,6 +16,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "_ext"))
 from measured_values import ENVIRONMENT  # noqa: E402, the pages' own extension is no installed module
+from measurement_docs import measurements  # noqa: E402
 
 FILES = (DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md")
 REGION = re.compile(r"^(<!-- generated: (\w+) -->)\n.*?^(<!-- end -->)$", re.MULTILINE | re.DOTALL)
@@ -47,6 +48,7 @@ def wrap(text: str) -> str:
 
 
 ENVIRONMENT.filters["wrap"] = wrap
+ENVIRONMENT.globals["measurements_table"] = measurements
 
 
 def main() -> None:

@@ -1,19 +1,17 @@
 """Tasks and helpers of the studies that run whole races."""
 
 import json
-import platform
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from gradprix.executors.executor import Executor
 from gradprix.race import SEEDS, TRIALS
 from gradprix.tasks import find
 from gradprix.tasks.task import Task
 from gradprix.training.trial import Outcome, Trial
+from gradprix.utils.run_info import describe_run
 
 TASKS: dict[str, str | None] = {"digits": None, "charlm": "small", "diamonds": "small"}
 """Tasks of three kinds, classification, language modelling and regression, with the preset of each."""
@@ -33,7 +31,6 @@ def train(engine: Executor, task: Task, trials: Iterable[Trial]) -> dict[str, Ou
 
 
 def write(file: Path, results: dict[str, Any]) -> None:
-    """Write the results of a study, with its command and versions."""
-    command = " ".join(["python", f"studies/{file.stem}.py", *sys.argv[1:]])
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    file.write_text(json.dumps({"command": command, "versions": versions, **results}, indent=1) + "\n")
+    """Write the results of a study, with its command, date, machine, versions and duration."""
+    header = describe_run(" ".join(["python", f"studies/{file.stem}.py", *sys.argv[1:]]))
+    file.write_text(json.dumps({**header, **results}, indent=1, ensure_ascii=False) + "\n")

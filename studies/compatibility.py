@@ -174,7 +174,8 @@ def main() -> None:
             **run_in_process(name),
         }
         print(name, results[name], flush=True)
-        write(FILE, {"situations": {key: results[key] for key in SITUATIONS if key in results}})
+        measured = {key: results[key] for key in SITUATIONS if key in results}
+        write(FILE, {"command": "python studies/compatibility.py", "situations": measured})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import json
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import gradprix as gp
 from gradprix.race import make_plan
 from gradprix.race.preflight import check
 from gradprix.training import Trainer
+from gradprix.utils.run_info import describe_run
 
 PACKAGES = {
     "torch.optim": "torch",
@@ -159,8 +159,7 @@ def main() -> None:
         print(f"{len(names)} {how}")
     print(f"{sum(map(len, entered.values()))} race, {len(refused)} are refused")
     record = {
-        "command": "python studies/other_optimizers.py",
-        "versions": {each: version(each) for each in PACKAGES.values()},
+        **describe_run("python studies/other_optimizers.py", None, *(set(PACKAGES.values()) - {"torch"})),
         "entered": entered,
         "refused": refused,
     }

@@ -37,6 +37,7 @@ from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate, 
 from gradprix.tuning.response_curve import ResponseCurve, TunedScore, learning_rate_tolerance, noise_deviation
 from gradprix.tuning.tuner import Request, Score, Tuner, TuningResult
 from gradprix.utils.margins import absolute_margin
+from gradprix.utils.run_info import describe_run
 
 TASKS = (("digits", None, 24), ("sentiment", "small", 20), ("tailed", None, 16))
 """Tasks, with preset and number of seeds."""
@@ -220,7 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=Path, help="folder to which tables are saved, and from which they are read")
     folder = parser.parse_args().tables
-    record: dict[str, Any] = {"command": "python studies/tuning_variance.py", "repetitions": REPETITIONS, "tasks": {}}
+    record: dict[str, Any] = {"repetitions": REPETITIONS, "tasks": {}}
     for name, preset, seeds in TASKS:
         title = name if preset is None else f"{name} ({preset})"
         file = None if folder is None else folder / f"{name}.json"
@@ -237,7 +238,7 @@ def main() -> None:
                 f"deviation {row['deviation']:.2f}, estimated {middle:.2f} ({low:.2f} to {high:.2f}); "
                 f"ends beyond {FAR}: {row['far_ends']:.1%}"
             )
-    FILE.write_text(json.dumps(record, indent=1) + "\n")
+    FILE.write_text(json.dumps({**describe_run("python studies/tuning_variance.py"), **record}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

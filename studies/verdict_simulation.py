@@ -26,6 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradprix.utils.run_info import describe_run
+
 FILE = Path(__file__).with_suffix(".json")
 RESIDUALS = np.array(list(json.loads(Path(__file__).with_name("residuals.json").read_text())["residuals"].values()))
 FLIPS = 1_000
@@ -181,8 +183,8 @@ def main() -> None:
             ("{:8d} {:14} {:11} {:8.3f} {:8.2f} {:8.3f} {:8.3f} {:8.0f} {:8.2f}").format(*(row[key] for key in head)),
             flush=True,
         )
-    command = "python studies/verdict_simulation.py"
-    FILE.write_text(json.dumps({"command": command, "races": races, "conditions": results}, indent=1) + "\n")
+    header = describe_run("python studies/verdict_simulation.py", None, "scipy")
+    FILE.write_text(json.dumps({**header, "races": races, "conditions": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,17 @@ import io
 import json
 import re
 import runpy
+import shlex
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+import typer
 
 import gradprix
 from gradprix import optim, race, rules
+from gradprix.cli import app
 from gradprix.rules import log, rule, sqrt
 from gradprix.show.palette import colour
 from gradprix.stats import permutation_test
@@ -185,7 +188,7 @@ def test_the_table_of_situations_is_made_of_the_file(tmp_path: Path) -> None:
         "fourth": {**about, "title": "A mistake", "mistake": True, "error": "TaskError: wrong [1]"},
     }
     file = tmp_path / "compatibility.json"
-    file.write_text(json.dumps({"command": "python x.py a", "versions": {"torch": "2"}, "situations": rows}))
+    file.write_text(json.dumps({"command": "python x.py", "versions": {"torch": "2"}, "situations": rows}))
     text = compatibility_docs.situations(file)
 
     assert "| A stack | yes | together, in a stack | 2e-07 | 3.2× | – |" in text
@@ -312,6 +315,33 @@ def test_the_page_of_the_command_line_has_every_option() -> None:
     assert "| `--minutes" in text
     race = text.partition("## gradprix race\n")[2].partition("\n## ")[0]
     assert "\ngradprix race digits --plan " in race
+
+
+def commands(text: str) -> list[str]:
+    """Return the commands of gradprix in the code of a page."""
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```$|((?:^ {4}.*\n)+)", text, re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^(?:\$ | {4})?(gradprix [a-z].*)$", "\n".join(map("".join, blocks)), re.MULTILINE)
+    return [*lines, *re.findall(r"`(gradprix [a-z][^`\n]*)`", text)]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_commands_exist_with_their_options(page: Path) -> None:
+    for line in commands(page.read_text()):
+        command, arguments = typer.main.get_command(app), shlex.split(line, comments=True)[1:]
+        while arguments and arguments[0] in getattr(command, "commands", {}):
+            command = command.commands[arguments.pop(0)]
+        if hasattr(command, "commands"):
+            assert not arguments, line
+        else:
+            context = command.make_context("gradprix", [], resilient_parsing=True)
+            command.make_parser(context).parse_args(arguments)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_pages_outside_the_site_resolve(name: str) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", (ROOT / name).read_text())
+    assert links
+    assert not [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
 
 
 def test_a_figure_of_a_path_says_what_it_shows() -> None:

@@ -47,7 +47,7 @@ def made_by(file: Path = COMPATIBILITY) -> str:
     """Return the command and the versions."""
     record = json.loads(file.read_text())
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return f"`{record['command'].partition('.py')[0]}.py`, {versions}. Results as data: `studies/compatibility.json`."
+    return f"`{record['command']}`, {versions}. Results as data: `studies/compatibility.json`."
 
 
 def _format_row(row: Mapping[str, Any]) -> Iterable[str]:

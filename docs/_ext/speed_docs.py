@@ -86,7 +86,7 @@ def price(file: Path = RACE) -> str:
                 (name, *plain, f"{1e3 * race['a trial']:.0f} ms", f"{race['networks']:,}", speedup + spread, rate)
             )
     head = ["model", "one process", "one process per core", "in a race", "runs in the race", "speedup", "GFLOP/s"]
-    about = f"`{record['command']}`, {record['cores']} cores, torch {record['torch']}"
+    about = f"`{record['command']}`, {record['machine']['cores']} cores, torch {record['versions']['torch']}"
     note = (
         "Times are per training run, first those of plain PyTorch loops. Speedup is relative to the faster of them. "
         "GFLOP/s counts the products of training steps, beside those of a large matrix product in the same run. Of "

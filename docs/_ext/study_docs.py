@@ -87,7 +87,8 @@ def other_optimizers(file: Path = OTHER_OPTIMIZERS) -> str:
     entered = record["entered"]
     raced, unchanged = sum(map(len, entered.values())), len(entered["as it is"])
     rows = [(f"`{name}`", plain(reason).replace("|", "\\|")) for name, reason in record["refused"].items()]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    others = {name: version for name, version in record["versions"].items() if name not in ("gradprix", "numpy")}
+    versions = ", ".join(f"{name} {version}" for name, version in others.items())
     return (
         f"Of the {raced + len(rows)} classes of {versions}, {raced} race: {unchanged} as they are, and "
         f"{raced - unchanged} with a function or an option from the table above. The others:\n\n"

@@ -1,22 +1,33 @@
-"""Header of committed measurements: command, machine, package versions and duration."""
+"""Header of committed measurements: command, date, machine, package versions and duration."""
 
 import os
 import platform
+import time
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 
-def describe_run(command: str, seconds: float, *packages: str) -> dict[str, Any]:
+
+def describe_run(command: str, seconds: float | None = None, *packages: str) -> dict[str, Any]:
     """Return the header of a committed measurement.
 
     Args:
         command: the command that repeats the measurement.
-        seconds: its duration.
+        seconds: its duration; by default, that of the process so far.
         packages: packages whose versions affect the numbers, besides gradprix, torch and numpy.
     """
     versions = {name: metadata.version(name) for name in ("gradprix", "torch", "numpy", *packages)}
-    return {"command": command, "machine": describe_machine(), "versions": versions, "seconds": seconds}
+    seconds = round(time.time() - psutil.Process().create_time()) if seconds is None else seconds
+    return {
+        "command": command,
+        "date": date.today().isoformat(),
+        "machine": describe_machine(),
+        "versions": versions,
+        "seconds": seconds,
+    }
 
 
 def describe_machine() -> dict[str, Any]:
