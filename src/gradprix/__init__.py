@@ -31,6 +31,7 @@ _HOME = {
     "rule": "rules",
     "schedule": "tasks",
     "tune": "race",
+    "verify": "race",
 }
 
 __all__ = [
@@ -60,11 +61,12 @@ __all__ = [
     "show",
     "tasks",
     "tune",
+    "verify",
 ]
 
 if TYPE_CHECKING:
     from . import engines, explain, integrations, kernels, optim, rules, show, tasks
-    from .race import Entry, Result, TuneResult, enter_suite, load, race, tune
+    from .race import Entry, Result, TuneResult, enter_suite, load, race, tune, verify
     from .rules import Rule, State, choice, log, one_minus, rule
     from .tasks import Data, Loop, Metric, Task, schedule
 

@@ -19,6 +19,7 @@ from ._export import export
 from ._race import race
 from ._suite import suite
 from ._tune import tune
+from ._verify import verify
 
 app = typer.Typer(
     name="gradprix",
@@ -94,7 +95,7 @@ def new(
 
 @app.command(cls=Command, epilog=format_examples("report"))
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of the race, such as runs/digits.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the race, such as runs/digits, or its bundle.")],
     png: Annotated[
         bool, typer.Option("--png", help="Also write report.png: the ranking as an image, for a README or a slide.")
     ] = False,
@@ -116,6 +117,7 @@ def report(
 
 
 app.command(cls=Command, epilog=format_examples("export"))(export)
+app.command(cls=Command, epilog=format_examples("verify"))(verify)
 app.command(cls=Command, epilog=format_examples("compare"))(compare)
 app.command(cls=Command, epilog=format_examples("suite"))(suite)
 app.command("app", cls=Command, epilog=format_examples("app"))(_app.app)

@@ -8,10 +8,11 @@ import typer
 from gradprix.utils.streams import echo
 
 from ._errors import report_errors
+from ._export import bundle_name
 
 
 def compare(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of the races.", metavar="RUN RUN...")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders or bundles of the races.", metavar="RUN RUN...")],
     out: Annotated[
         Path | None, typer.Option(help="HTML page to write. Default: NAME-and-NAME.html beside the first race.")
     ] = None,
@@ -23,7 +24,8 @@ def compare(
     from gradprix.show.race_comparison import comparison_answer, write_comparison
 
     with report_errors(JournalError, ValueError, OSError):
-        comparison = compare_records([load(folder).record for folder in folders], [folder.name for folder in folders])
+        names = [bundle_name(folder) for folder in folders]
+        comparison = compare_records([load(folder).record for folder in folders], names)
         terminal.console().print(comparison_answer(comparison))
-        path = out or folders[0].parent / f"{'-and-'.join(folder.name for folder in folders)[:120]}.html"
+        path = out or folders[0].parent / f"{'-and-'.join(names)[:120]}.html"
         echo(f"Page: {write_comparison(comparison, path)}")

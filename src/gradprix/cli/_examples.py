@@ -38,6 +38,14 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         "export runs/digits": "tables as CSV",
         "export runs/* --to latex": "one table of all races",
         "export runs/digits --to png": "figures for slides",
+        "export runs/digits --to bundle": "a result others can check",
+    },
+    "verify": {
+        "verify digits.gradprix.zip": "a sample of its runs",
+        "verify digits.gradprix.zip --all": "every run",
+        "verify digits.gradprix.zip --runs 0": "without training",
+        "verify mine.gradprix.zip --run-code": "with code that you have read",
+        "verify mine.gradprix.zip --task mine.py": "with your copy of the task",
     },
     "compare": {"compare runs/digits runs/digits-long": "what leads in both"},
     "suite": {

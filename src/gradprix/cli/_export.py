@@ -21,11 +21,15 @@ def export(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders of races, such as runs/digits, or of a suite. With several, --to latex makes one table.",
+            help="Folders or bundles of races, such as runs/digits, or of a suite. With several, --to latex makes one "
+            "table.",
             metavar="FOLDER...",
         ),
     ],
-    to: Annotated[Literal["csv", "parquet", "latex", "png", "svg", "pdf"], typer.Option(help="File format.")] = "csv",
+    to: Annotated[
+        Literal["csv", "parquet", "latex", "png", "svg", "pdf", "bundle"],
+        typer.Option(help="File format. `bundle` is one file with which others can verify the result."),
+    ] = "csv",
     out: Annotated[
         Path | None,
         typer.Option(help="Output folder. Default: the folder of each race; for one table, their common folder."),
@@ -39,6 +43,9 @@ def export(
 
     --to png, svg or pdf exports the figures of the report instead, with their titles and the settings of the race.
 
+    --to bundle writes one file, digits.gradprix.zip, with all that others need to check the result: configuration, code
+    of your own, versions, every training run, and the answer. `gradprix verify` repeats some or all of these runs.
+
     With several races and --to latex: one table of tasks and optimizers, with marks, wins, ties and losses, mean ranks.
     """
     from gradprix.race import JournalError, load
@@ -49,7 +56,7 @@ def export(
         races = [race for folder in folders for race in _find_races(folder)]
         results = [load(race) for race in races]
         if len(results) == 1 or to != "latex":
-            targets = [None if out is None else out if len(races) == 1 else out / race.name for race in races]
+            targets = [None if out is None else out if len(races) == 1 else out / bundle_name(race) for race in races]
             for result, target in zip(results, targets, strict=True):
                 for file in result.export(to, target):
                     echo(file)
@@ -58,6 +65,11 @@ def export(
         parent = out or Path(os.path.commonpath(races))
         parent.mkdir(parents=True, exist_ok=True)
         echo(write_atomically(parent / TABLE, table.encode(), 0o644))
+
+
+def bundle_name(race: Path) -> str:
+    """Return the name of a race, of which `race` is the folder or the bundle."""
+    return race.name.removesuffix(".gradprix.zip")
 
 
 def _find_races(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from .alternatives import TooLittleTimeError
 from .api import race, tune
 from .best import Best
 from .budget import fit_to_budget
+from .bundle import BundleError, Provenance, write_bundle
 from .config import RaceConfig, make_plan
 from .control import ControlError
 from .cost import estimate
@@ -40,6 +41,8 @@ from .suite_summary import summed_up
 from .tune_plan import TunePlan, make_tune_plan
 from .tune_record import TuneRecord
 from .tune_runner import TUNE_PAGE, TuneResult, run_tuning
+from .verification import verify
+from .verification_record import Status, Verification
 
 __all__ = [
     "BRACKETS",
@@ -50,6 +53,7 @@ __all__ = [
     "TRIALS",
     "TUNE_PAGE",
     "Best",
+    "BundleError",
     "BusyError",
     "ControlError",
     "Engine",
@@ -65,12 +69,14 @@ __all__ = [
     "OtherRaceError",
     "Pair",
     "Plan",
+    "Provenance",
     "PublishedError",
     "PublishedTask",
     "RaceConfig",
     "RaceRecord",
     "Ray",
     "Result",
+    "Status",
     "SuiteComparison",
     "SuiteEntryPlan",
     "SuiteEntryResult",
@@ -81,6 +87,7 @@ __all__ = [
     "TuneRecord",
     "TuneResult",
     "Verdict",
+    "Verification",
     "Watch",
     "WorkerError",
     "enter_suite",
@@ -108,6 +115,8 @@ __all__ = [
     "summed_up",
     "tune",
     "twin",
+    "verify",
+    "write_bundle",
 ]
 
 Engine, fitted, measured = Executor, fit_to_budget, measure_cost

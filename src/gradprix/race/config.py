@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gradprix.rules import Axis, Log, choice
+from gradprix.rules.modifiers import split_names
 from gradprix.tasks import Task, find
 from gradprix.tasks.loop import Loop, Problem, is_training_loop, loop_name, make_loop
 from gradprix.tasks.schedules import SCHEDULES
@@ -15,7 +16,7 @@ from .cost import available_seconds
 from .entry import Entry
 from .entry_registry import entries, resolve_entries, with_recommended_tuning, with_tuning
 from .modified_entries import is_expression
-from .plan import Plan
+from .plan import Locations, Plan
 from .plan_limits import SEEDS, TRIALS, USUAL_CLIP_NORM, check_ranges
 
 RECOMMENDED = "recommended"
@@ -92,7 +93,17 @@ def make_plan(task: RaceConfig | Any, optimizers: str | Iterable[str | Entry] | 
         compiled=config.compile,
         baseline=baseline,
         device=config.device or "auto",
+        locations=_find_locations(config),
     )
+
+
+def _find_locations(config: RaceConfig) -> Locations:
+    """Return the names by which a configuration gives its task and the user's optimizers."""
+    given = config.optimizers
+    names = split_names(given) if isinstance(given, str) else given if isinstance(given, list | tuple) else []
+    own = [name for name in (*names, config.baseline) if isinstance(name, str) and ":" in name]
+    optimizers = {entry.name: name for name in own for entry in resolve_entries(name)}
+    return Locations(config.task if isinstance(config.task, str) else None, config.preset, optimizers)
 
 
 def find_problem(config: RaceConfig) -> Problem:

@@ -19,6 +19,7 @@ from .diagnosis_record import Diagnosis
 from .record import RaceRecord
 from .record_json import read_diagnosis, read_mode, read_record, to_json
 from .run_records import Rerun
+from .setup import Setup
 
 DATABASE, LOCK_FILE = "race.db", "race.lock"
 TABLES = """
@@ -136,6 +137,7 @@ class Journal:
         step_seconds: duration of a step of each tuned optimizer in a plain training loop, by the key of the trial.
         reruns: replications of final runs, by the key of the trial.
         diagnosis: diagnosis of the final runs.
+        setup: what a bundle needs besides the description of the plan; None in races of earlier versions.
         fitted: plans that were reduced to a time budget, by the key of the requested plan and the budget in minutes.
         provenance: identity of the environment, see `made`.
 
@@ -159,6 +161,7 @@ class Journal:
     step_seconds: Saved[dict[str, float]] = Saved("step_seconds", dict[str, float], default={})
     reruns: Saved[dict[str, Rerun]] = Saved("reruns", dict[str, Rerun], default={})
     diagnosis: Saved[Diagnosis | None] = Saved("why", Diagnosis | None, upgrade=read_diagnosis)
+    setup: Saved[Setup | None] = Saved("setup", Setup | None)
     fitted: Saved[dict[str, FittedPlan]] = Saved("fitted", dict[str, FittedPlan], default={})
 
     def __init__(self, folder: Path | None, to_read: bool = False, made: str = "") -> None:

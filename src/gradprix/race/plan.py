@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -41,6 +41,21 @@ class RacePhase(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Locations:
+    """Names by which the user gave the task and optimizers of a plan, as far as they were given by names.
+
+    Args:
+        task: name of a built-in task, or location of the user's own; None for an object.
+        preset: size of a built-in task.
+        optimizers: location of each optimizer of the user, such as `mine.py:MyOpt`, by the name of its entry.
+    """
+
+    task: str | None = None
+    preset: str | None = None
+    optimizers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Complete specification of a race.
 
@@ -54,6 +69,7 @@ class Plan:
         left_out: reductions of the requested plan to fit a time budget.
         baseline: name of the entry that all others are compared with; None compares all pairs.
         device: device of the models, as a torch device string; `"auto"` selects a GPU if it is faster.
+        locations: where the code of the task and of the optimizers is; it affects no result.
     """
 
     task: Task | Loop
@@ -65,6 +81,7 @@ class Plan:
     left_out: tuple[Omission, ...] = ()
     baseline: str | None = None
     device: str = "auto"
+    locations: Locations = field(default_factory=Locations, compare=False)
 
     def __post_init__(self) -> None:
         check_ranges(self.trials, self.seeds, self.seed, self.task.metric.margin, self.device)

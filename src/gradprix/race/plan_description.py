@@ -37,8 +37,8 @@ class Omission(NamedTuple):
     """
 
     part: str
-    omitted: float
-    requested: float
+    omitted: int | float
+    requested: int | float
     names: tuple[str, ...] = ()
 
 

@@ -17,6 +17,7 @@ from .reduced_budget import summarize_quarter
 from .result import Result
 from .resume import available_level, check_resume, make_comparisons
 from .runner import Runner
+from .setup import describe_setup
 
 
 def run(
@@ -45,9 +46,24 @@ def run(
         WorkerError: if worker processes are killed repeatedly.
         EngineError: if a machine of a cluster cannot take part.
     """
-    with Journal(out) as journal, LiveFiles(out) as live, Loggers(loggers, plan, out) as logs:
+    with Journal(out) as journal:
+        return run_in_journal(plan, journal, engine, watch, loggers)
+
+
+def run_in_journal(
+    plan: Plan,
+    journal: Journal,
+    engine: Executor,
+    watch: Watch = lambda *_: None,
+    loggers: Sequence[Logger] = (),
+) -> Result:
+    """Run a race whose runs are saved in an open journal; see `run`."""
+    out = journal.folder
+    with LiveFiles(out) as live, Loggers(loggers, plan, out) as logs:
         analyses = check_resume(plan, journal)
         runner = Runner.start(plan, journal, engine, watch, logs, live)
+        if out is not None:
+            journal.setup = describe_setup(plan, journal.provenance)
         logs.start()
         tuned, tuning_runs = runner.tune()
         step_seconds: dict[str, float | None] = {}

@@ -16,9 +16,11 @@ from .record_json import RecordError, to_json
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from .bundle import Provenance
+
 REPORT, PICTURE = "report.html", "report.png"
-PICTURES = ("png", "svg", "pdf")
-"""File formats of figures."""
+PICTURES, BUNDLE = ("png", "svg", "pdf"), "bundle"
+"""File formats of figures, and the format of a file that others can verify."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Result:
         record: complete record of the race.
         folder: folder of the race; None if it was not saved.
         reused: number of training runs whose outcomes were reused from earlier calls.
+        provenance: bundle from which the result was loaded; None for a race in a folder.
     """
 
     record: RaceRecord
     folder: Path | None = None
     reused: int = 0
+    provenance: "Provenance | None" = None
 
     @property
     def text(self) -> str:
@@ -76,11 +80,12 @@ class Result:
         return FRAMES[name](self.record)
 
     def export(self, form: str, folder: str | Path | None = None) -> list[Path]:
-        """Write the data frames, or the figures of the report, to files.
+        """Write the data frames, the figures of the report, or a bundle that others can verify, to files.
 
         Args:
             form: `"csv"`, `"parquet"` (needs pyarrow) or `"latex"` for data frames; `"png"`, `"svg"` or `"pdf"` for
-                figures, with their titles and the settings of the race.
+                figures, with their titles and the settings of the race; `"bundle"` for one file with all that others
+                need to check the result.
             folder: output folder. Default: the folder of the race.
 
         Returns:
@@ -88,6 +93,7 @@ class Result:
 
         Raises:
             ValueError: if the file format is unknown, a package that it needs is missing, or there is no folder.
+            BundleError: if the race cannot be bundled, because an earlier version saved it.
         """
         to = self.folder if folder is None else Path(folder)
         if to is None:
@@ -97,8 +103,14 @@ class Result:
             from gradprix.show import write_figures  # `show` depends on this package
 
             return write_figures(self.record, to, form)
+        if form == BUNDLE:
+            from .bundle import write_bundle  # which runs races
+
+            if self.folder is None or self.provenance is not None:
+                raise ValueError("a bundle is made from the folder of a race.")
+            return [write_bundle(self.folder, to)]
         if form not in writers:
-            raise ValueError(f"form = {form!r}: it must be one of {', '.join([*writers, *PICTURES])}.")
+            raise ValueError(f"form = {form!r}: it must be one of {', '.join([*writers, *PICTURES, BUNDLE])}.")
         method, suffix = writers[form]
         to.mkdir(parents=True, exist_ok=True)
         names = ("entries", "verdict") if form == "latex" else ("entries", "verdict", "trials", "finals", "curves")
@@ -139,15 +151,21 @@ class Result:
 
 
 def load(folder: str | Path) -> Result:
-    """Load the result of a finished race.
+    """Load the result of a finished race, from its folder or from a bundle.
 
     Args:
-        folder: folder of the race: the argument `out` of `race`.
+        folder: folder of the race: the argument `out` of `race`; or a bundle, such as `digits.gradprix.zip`. What is
+            made from a bundle goes to a folder beside it, `digits.gradprix`.
 
     Raises:
         FileNotFoundError: if the folder does not contain a race.
         JournalError: if the race is not finished, or cannot be read by this version of gradprix.
     """
+    if Path(folder).is_file():
+        from .bundle import load_bundle  # which runs races
+
+        bundled, provenance = load_bundle(Path(folder))
+        return Result(bundled, Path(folder).with_suffix(""), provenance=provenance)
     if not (Path(folder) / DATABASE).exists():
         raise FileNotFoundError(f"{folder} holds no race: there is no {DATABASE} in it. `gradprix race` makes one.")
     try:

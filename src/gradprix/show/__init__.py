@@ -16,10 +16,12 @@ _MODULES = {
     "tune_answer": "_tune",
     "tune_page": "_tune",
     "tune_plan": "_tune",
+    "verification_answer": "verification",
     "write_figures": "_export",
     "write_picture": "_export",
     "write_report": "_report",
     "write_tune_page": "_tune",
+    "write_verified_report": "verification",
 }
 
 __all__ = [
@@ -34,10 +36,12 @@ __all__ = [
     "tune_answer",
     "tune_page",
     "tune_plan",
+    "verification_answer",
     "write_figures",
     "write_picture",
     "write_report",
     "write_tune_page",
+    "write_verified_report",
 ]
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from ._suite_entry import suite_entry_answer, suite_entry_page
     from ._tune import tune_answer, tune_page, tune_plan, write_tune_page
     from .terminal import answer
+    from .verification import verification_answer, write_verified_report
 
 
 def __getattr__(name: str) -> Any:

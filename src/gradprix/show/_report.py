@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gradprix.race import REPORT, RaceRecord, Result
+from gradprix.race import REPORT, Provenance, RaceRecord, Result
 from gradprix.text.answer import answer_lines, format_protocol, format_untuned
 from gradprix.text.execution import format_execution_mode
 from gradprix.text.figures import format_pairs_title
@@ -41,7 +41,8 @@ def write_report(result: Result) -> Path:
         ValueError: if the race was not saved in a folder.
     """
     folder = None if result.folder is None else str(result.folder)
-    return write_beside(result, REPORT, report(result.record, folder).encode(errors="replace"))
+    page = report(result.record, folder, provenance=result.provenance)
+    return write_beside(result, REPORT, page.encode(errors="replace"))
 
 
 def write_beside(result: Result, name: str, data: bytes) -> Path:
@@ -54,16 +55,26 @@ def write_beside(result: Result, name: str, data: bytes) -> Path:
         raise ValueError(
             f"this race was not saved, so there is no folder for its {name}. Pass `out` to the race, or use `report`."
         )
+    result.folder.mkdir(parents=True, exist_ok=True)  # that of a bundle is made when something is written
     return write_atomically(result.folder / name, data, 0o644)  # reports are shared: readable by all users
 
 
-def report(record: RaceRecord, folder: str | None = None, layout: Any = "page.html.jinja", **variables: Any) -> str:
+def report(
+    record: RaceRecord,
+    folder: str | None = None,
+    layout: Any = "page.html.jinja",
+    provenance: Provenance | None = None,
+    verification: dict[str, Any] | None = None,
+    **variables: Any,
+) -> str:
     """Return the report of a race as a self-contained HTML document.
 
     Args:
         record: record of a race.
         folder: folder in which the race is saved; None if it is not saved.
         layout: template of the page around the report, with the blocks `title`, `nav` and `body`.
+        provenance: bundle from which the race was loaded; None for a race in a folder.
+        verification: result of its verification, see `verification_data`; None if it was not verified.
         variables: variables of another layout.
     """
     command = None if folder is None else shlex.join(["gradprix", "export", folder, "--to", "png"])
@@ -73,6 +84,8 @@ def report(record: RaceRecord, folder: str | None = None, layout: Any = "page.ht
         folder=folder,
         export_command=command,
         layout=layout,
+        provenance=provenance,
+        verification=verification,
         **variables,
     )
 

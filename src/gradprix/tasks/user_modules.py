@@ -101,6 +101,19 @@ def sources() -> tuple[Source, ...]:
     return tuple(current[name] for name in sorted(current))
 
 
+def sources_of(where: str) -> tuple[Source, ...]:
+    """Return the source code of a loaded user module and of the user modules that it was loaded with, itself first.
+
+    Empty for a module that is not the user's.
+
+    Args:
+        where: path of the module's file, or its name.
+    """
+    with _LOCK:
+        loaded = _LOADED.get(os.path.abspath(where) if where.endswith(".py") else where)
+    return () if loaded is None else tuple(sorted(loaded.sources, key=lambda source: source.name != loaded.name))
+
+
 def base_path() -> list[str]:
     """Return `sys.path` without the folders that were added for users' files."""
     with _LOCK:

@@ -1,0 +1,179 @@
+"""Comparison of training runs with repetitions of them: to the bit, or within the noise of a seed.
+
+With other library versions or on another type of processor, sums are rounded differently, and the difference grows
+during training until two runs under one seed differ as two seeds do, at most.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.special import stdtrit
+
+from gradprix.training.trial import Outcome, Trial
+
+from .replay import Difference, compare_values
+
+MOST_DEVIATIONS = 4.0
+"""Largest difference between a run and its repetition, in standard deviations of a difference between two seeds. A
+normal deviate exceeds it once in 16,000 times."""
+SHIFT_LEVEL = 1e-4
+"""Level of the t-test of the mean difference between the final runs of an entry and their repetitions."""
+TUNING_OUTLIERS = 0.05
+"""Share of the tuning runs that may differ by more: at the edge of stability, rounding decides between success and
+failure."""
+
+
+def run_numbers(outcome: Outcome) -> dict[str, Any]:
+    """Return all numbers of an outcome that do not depend on time; for a run that failed, only the kind of failure."""
+    if outcome.failure is not None:
+        return {"failure": outcome.failure}
+    names = ("curve", "test_loss", "test_metric", "test_parts", "diverged", "start", "gradients")
+    numbers = {name: getattr(outcome, name) for name in names}
+    numbers["curve"] = [list(point) for point in outcome.curve]
+    return numbers | {"after": None if outcome.after is None else outcome.after["numbers"], "failure": None}
+
+
+def compare_runs(stated: Outcome, again: Outcome, tolerance: float = 0.0) -> list[Difference]:
+    """Return the numbers of a run that its repetition does not have.
+
+    Args:
+        stated: outcome in the bundle.
+        again: outcome of the repetition.
+        tolerance: relative tolerance; 0 requires equality to the bit.
+    """
+    return compare_values(run_numbers(stated), run_numbers(again), tolerance)
+
+
+RunLength = tuple[str, float]
+"""Name of an entry, and epochs of its runs."""
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """Scale of an entry's noise between seeds, from its final runs.
+
+    Args:
+        test: standard deviation of the test metric over seeds.
+        valid: standard deviation of the validation metric over seeds.
+        margin: smallest difference that matters.
+    """
+
+    test: float
+    valid: float
+    margin: float
+
+    @classmethod
+    def from_finals(cls, outcomes: Sequence[Outcome], margin: float) -> "NoiseScale":
+        """Return the scale of the noise of final runs of an entry."""
+        whole = [outcome for outcome in outcomes if outcome.diverged is None]
+        test = [outcome.test_metric for outcome in whole if outcome.test_metric is not None]
+        valid = [outcome.valid_metric for outcome in whole]
+        deviations = [stdev(values) if len(values) > 1 else 0.0 for values in (test, valid)]
+        return cls(deviations[0], deviations[1], margin)
+
+    def deviation(self, is_final: bool) -> float:
+        """Return the standard deviation of a difference between two seeds, at least a tenth of the margin."""
+        return max(math.sqrt(2) * (self.test if is_final else self.valid), self.margin / 10)
+
+    def limit(self, is_final: bool) -> float:
+        """Return the largest difference between a run and its repetition that is noise."""
+        return max(MOST_DEVIATIONS * self.deviation(is_final), self.margin)
+
+
+def metric_of(outcome: Outcome) -> float:
+    """Return the test metric of a final run, or the validation metric of a tuning run; NaN if it diverged."""
+    if outcome.diverged is not None:
+        return math.nan
+    return outcome.valid_metric if outcome.test_metric is None else outcome.test_metric
+
+
+@dataclass(frozen=True)
+class NoiseComparison:
+    """Comparison of runs with their repetitions, within the noise of a seed.
+
+    Args:
+        different: keys of the runs that differ by more, with the stated metric and that of the repetition.
+        shifted: names of the entries whose final runs differ on average by more, with the mean difference.
+        largest: largest difference of a final run, in standard deviations of a difference between two seeds.
+    """
+
+    different: dict[str, tuple[float, float]]
+    shifted: dict[str, float]
+    largest: float
+
+
+def compare_within_noise(
+    trials: Mapping[str, Trial],
+    stated: Mapping[str, Outcome],
+    again: Mapping[str, Outcome],
+    scales: Mapping[RunLength, NoiseScale],
+    higher_is_better: bool,
+) -> NoiseComparison:
+    """Compare runs with their repetitions on another machine.
+
+    Runs that diverged both times, or that are far worse both times than the final runs of their entry, agree: what
+    rounding changes there does not affect a choice.
+
+    Args:
+        trials: trials of the repeated runs, by key.
+        stated: outcomes of all runs of the bundle.
+        again: outcomes of the repetitions.
+        scales: noise of the final runs of each entry and length.
+        higher_is_better: direction of the metric.
+    """
+    sign = 1 if higher_is_better else -1
+    tuned = {length: fmean(values) for length, values in _valid_metrics(trials, stated).items()}
+    outside: dict[bool, dict[str, tuple[float, float]]] = {True: {}, False: {}}
+    shifts: dict[RunLength, list[float]] = {}
+    largest = 0.0
+    for key, trial in trials.items():
+        one, other, is_final = metric_of(stated[key]), metric_of(again[key]), trial.evaluates_test
+        length = trial.entry_name, trial.epochs
+        scale = scales[length]
+        difference, limit = other - one, scale.limit(is_final)
+        if math.isnan(one) and math.isnan(other):
+            continue
+        if not is_final and length in tuned and _is_bad(one, other, sign, tuned[length], 2 * limit):
+            continue
+        if not abs(difference) <= limit:
+            outside[is_final][key] = one, other
+        elif is_final:
+            shifts.setdefault(length, []).append(difference)
+            largest = max(largest, abs(difference) / scale.deviation(True))
+    tuning = sum(not trial.evaluates_test for trial in trials.values())
+    if len(outside[False]) <= max(1, TUNING_OUTLIERS * tuning):
+        outside[False] = {}
+    shifted = {length[0]: fmean(values) for length, values in shifts.items() if _is_shifted(values, scales[length])}
+    return NoiseComparison(outside[True] | outside[False], shifted, largest)
+
+
+def _is_shifted(differences: Sequence[float], scale: NoiseScale) -> bool:
+    """Return True if the mean of an entry's differences is not noise.
+
+    It must be small against the noise of seeds, and also against the spread of the differences themselves, which is
+    smaller where rounding changes little: both by a test at the level of `MOST_DEVIATIONS`.
+    """
+    count, mean = len(differences), abs(fmean(differences))
+    if mean > MOST_DEVIATIONS * scale.deviation(True) / math.sqrt(count):
+        return True
+    if count == 1:
+        return False
+    half_width = stdtrit(count - 1, 1 - SHIFT_LEVEL / 2) * stdev(differences) / math.sqrt(count)
+    return bool(mean > max(scale.margin / 2, half_width))
+
+
+def _valid_metrics(trials: Mapping[str, Trial], stated: Mapping[str, Outcome]) -> dict[RunLength, list[float]]:
+    """Return the validation metrics of the final runs that did not diverge, by entry and length."""
+    metrics: dict[RunLength, list[float]] = {}
+    for key, trial in trials.items():
+        if trial.evaluates_test and stated[key].diverged is None:
+            metrics.setdefault((trial.entry_name, trial.epochs), []).append(stated[key].valid_metric)
+    return metrics
+
+
+def _is_bad(one: float, other: float, sign: int, tuned: float, distance: float) -> bool:
+    """Return True if both metrics are worse than that of the tuned settings by a distance, or not finite."""
+    return all(not sign * value > sign * tuned - distance for value in (one, other))

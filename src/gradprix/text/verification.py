@@ -1,0 +1,132 @@
+"""Result of verifying a bundle, in sentences."""
+
+from typing import TYPE_CHECKING
+
+from gradprix.utils.wording import format_count, format_list
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gradprix.race.verification_record import Check, Finding, Sample, Verification
+
+STATUS = {
+    "agrees": "agrees",
+    "within_noise": "agrees within the noise of a seed",
+    "differs": "differs",
+    "not_checked": "not checked",
+}
+"""Words for each status of a check."""
+KINDS = {"files": "files", "answer": "answer", "runs": "training runs"}
+"""Words for the subject of each check."""
+CAUSES = {
+    "hashes": "these files are not those that the manifest lists: {names}",
+    "plan": "the plan does not follow from its settings",
+    "interim_analyses": "the interim analyses are not those of the protocol, so the error rate is not 5 %",
+    "missing_runs": "the race needs {count} that are missing: {names}",
+    "unused_runs": "{count} are not part of the race, or are in it twice: {names}",
+    "mislabelled_runs": "{count} state another optimizer, seed or hyperparameter than they have: {names}",
+    "record": "the result does not follow from the training runs",
+    "impossible": "no race gives these values ({message})",
+    "values": "training gives other numbers for {count}",
+    "other_task": "{message}",
+    "other_optimizer": "{names}: the code is not that of the race",
+    "code_not_run": "{message} Code of others is run only if you allow it: read it, then give --run-code, or your own "
+    "copy with --task and --optimizers",
+    "code_unknown": "{message} Its code is not in the bundle: give your own copy with --task and --optimizers",
+    "code_fails": "the code cannot be run here: {message}",
+    "no_device": "{message}",
+    "no_replay": "they were not repeated, because the race could not be replayed",
+}
+"""Explanation of each cause."""
+MOST_VALUES, MOST_NAMES = 6, 5
+"""Largest number of values that differ, and of names, that are listed."""
+
+
+def format_conclusion(verification: "Verification") -> str:
+    """Return the conclusion in a sentence."""
+    counts = {kind: [] for kind in STATUS}  # type: dict[str, list[str]]
+    for check in verification.checks:
+        counts[check.status].append(KINDS[check.kind])
+    if counts["differs"]:
+        return f"This bundle differs from what gradprix finds: {format_list(counts['differs'])}."
+    left = "" if "runs" in {check.kind for check in verification.checks} else "training runs"
+    not_checked = [*counts["not_checked"], *filter(None, [left])]
+    if not_checked:
+        return f"Nothing differs, but not everything was checked: {format_list(not_checked)}."
+    if counts["within_noise"]:
+        return "Nothing differs by more than the noise of a seed."
+    return "Nothing differs."
+
+
+def format_check(verification: "Verification", check: "Check") -> list[str]:
+    """Return the sentences about a check: what was compared, then what differs or was not checked."""
+    lines = [_describe_runs(verification)] if check.kind == "runs" else [_describe(verification, check)]
+    return [line for line in [*lines, *(format_finding(finding) for finding in check.findings)] if line]
+
+
+def _describe(verification: "Verification", check: "Check") -> str:
+    if check.status != "agrees":
+        return ""
+    if check.kind == "files":
+        return f"{verification.files} files have the hashes that the manifest lists."
+    return (
+        f"The result follows from {format_count(verification.runs, 'training run')}: the race was replayed from them."
+    )
+
+
+def _describe_runs(verification: "Verification") -> str:
+    """Describe what was repeated, how it was compared, and what the sample would have missed."""
+    sample = verification.sample
+    if sample is None:
+        return ""
+    what = (
+        f"{sample.repeated} of {format_count(sample.total, 'training run')} {'were' if sample.repeated > 1 else 'was'}"
+    )
+    if not sample.is_bitwise:
+        return (
+            f"{what} repeated here with {verification.environment_here}, and the race ran with "
+            f"{verification.environment}. Such runs are never equal to the bit; scores were compared with the "
+            f"differences between seeds{_format_deviation(sample)}. Smaller changes cannot be found."
+        )
+    how = "to a relative difference of 0.001" if sample.is_loop else "to the bit"
+    return f"{what} repeated here, and compared {how}. {format_power(sample)}"
+
+
+def _format_deviation(sample: "Sample") -> str:
+    size = sample.largest_deviation
+    return "" if size is None else f"; the largest difference was {size:.1f} standard deviations of one between seeds"
+
+
+def format_power(sample: "Sample") -> str:
+    """Return which changes a sample would have found, and with which probability."""
+    if sample.repeated >= sample.total:
+        return "A change of any run would have been found."
+    changed = f"{100 * sample.share:g} % of the runs"
+    return (
+        f"A change of {changed} would have been found with a probability of {100 * sample.probability:.0f} % "
+        f"(runs drawn with --seed {sample.seed})."
+    )
+
+
+def format_finding(finding: "Finding") -> str:
+    """Return a sentence about something that differs or was not checked, with the first values."""
+    names = format_list(list(finding.names), MOST_NAMES) if finding.names else ""
+    count = format_count(len(finding.names or finding.differences), "training run")
+    text = CAUSES[finding.cause].format(names=names, count=count, message=finding.message)
+    values = format_differences(finding)
+    return f"{text[0].upper()}{text[1:].rstrip('.')}{': ' if values else '.'}{values}"
+
+
+def format_differences(finding: "Finding") -> str:
+    """Return the first values that differ, as the bundle states them and as they were found here."""
+    each = [f"{d.where} is {d.stated}, found {d.actual}" for d in finding.differences[:MOST_VALUES]]
+    more = len(finding.differences) - MOST_VALUES
+    return "; ".join([*each, *[f"and {more} more"] * (more > 0)]) + "." * bool(each)
+
+
+def format_not_covered() -> "Sequence[str]":
+    """Return what no verification of a bundle can check."""
+    return (
+        "Times (also those of a step, which can break a tie), and the diagnosis, are as stated.",
+        "Whether other races were run before this one, and not shown, cannot be seen from a bundle.",
+    )
