@@ -28,10 +28,10 @@ import numpy as np
 from aa_tests import RememberingExecutor
 from common import write
 from gradprix.integrations.loggers import Loggers
-from gradprix.race import Entry, Journal, Plan, PublishedTask, load_published, suite_entry_plans, twin
-from gradprix.race.entry_registry import resolve_entries
+from gradprix.race import Journal, Plan, PublishedTask, load_published, suite_entry_plans, twin
 from gradprix.race.live_files import LiveFiles
 from gradprix.race.runner import Runner
+from gradprix.race.suite_entry_plan import published_entry
 from gradprix.race.suite_entry_runner import run_task
 from gradprix.stats.verdict import PairVerdict
 from gradprix.tasks import find
@@ -73,16 +73,10 @@ class OtherMachine(RememberingExecutor):
                 yield stack, outcomes
 
 
-def published_entry(published: PublishedTask, name: str) -> Entry:
-    """Return a published optimizer as the entry of a race."""
-    schedule = next(each.schedule for each in published.entries if each.name == name)
-    return replace(resolve_entries(name)[0], schedule=schedule)
-
-
 def measure_rounding(published: PublishedTask, engine: OtherMachine) -> dict[str, Any]:
     """Run the published optimizers again, and return the differences from the published values in margins."""
     task, seeds = find(published.task), range(min(SEEDS, published.seeds))
-    plan = Plan(task, tuple(published_entry(published, each.name) for each in published.entries), seed=published.seed)
+    plan = Plan(task, tuple(published_entry(each) for each in published.entries), seed=published.seed)
     trials = {
         entry.name: [plan.final_trial(entry, each.tuned, seed) for seed in seeds]
         for entry, each in zip(plan.entries, published.entries, strict=True)
@@ -118,7 +112,7 @@ def summarize_rounding(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def compare_copies(published: PublishedTask, engine: OtherMachine) -> list[dict[str, Any]]:
     """Enter copies of the published optimizers, and return the verdicts against their originals."""
-    originals = [published_entry(published, each.name) for each in published.entries]
+    originals = [published_entry(each) for each in published.entries]
     copies = {twin(entry, copy).name: (entry, copy) for copy in COPIES for entry in originals}
     entries = [twin(*each) for each in copies.values()]
     tune_together(Plan(find(published.task), tuple(entries), trials=published.trials, seed=published.seed), engine)

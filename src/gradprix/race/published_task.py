@@ -62,6 +62,7 @@ class PublishedTask(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         version: version of the file.
         task: name of the task, as in `gradprix list tasks`.
+        key: hash of the race's plan, which contains the code of its optimizers.
         fingerprint: fingerprint of model, loss, metric and data; see `gradprix.Task.fingerprint`.
         chance_level: score of a diverged run.
         epochs: epochs per run.
@@ -86,6 +87,7 @@ class PublishedTask(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int = VERSION
     task: str
+    key: str
     fingerprint: str
     metric: MetricDescription
     chance_level: float
@@ -140,6 +142,7 @@ def publish(record: RaceRecord, machine: Mapping[str, Any] | None = None) -> Pub
     schedules = {entry.name: entry.schedule for entry in plan.entries}
     return PublishedTask(
         task=record.task,
+        key=record.key,
         fingerprint=plan.fingerprint,
         metric=plan.metric,
         chance_level=plan.chance_level,

@@ -11,7 +11,7 @@ from .control import CONTROL_SEEDS, control_entries
 from .entry import Entry
 from .entry_registry import resolve_entries
 from .plan import Plan, RacePhase
-from .published_task import PublishedError, PublishedTask, load_published
+from .published_task import PublishedEntry, PublishedError, PublishedTask, load_published
 from .record_json import to_json
 
 NEW_LABEL = "{} (new)"
@@ -48,7 +48,7 @@ class SuiteEntryPlan(Plan):
         """Published final runs to repeat, by name of the entry; see `gradprix.race.control`."""
         control = {}
         for each in control_entries(self.published):
-            entry = replace(resolve_entries(each.name)[0], schedule=each.schedule)
+            entry = published_entry(each)
             control[each.name] = [self.final_trial(entry, each.tuned, seed) for seed in range(CONTROL_SEEDS)]
         return control
 
@@ -71,6 +71,11 @@ class SuiteEntryPlan(Plan):
     def runs(self) -> int:
         """Number of training runs."""
         return super().runs + self.control_runs
+
+
+def published_entry(published: PublishedEntry) -> Entry:
+    """Return a published optimizer as the entry of a race."""
+    return replace(resolve_entries(published.name)[0], schedule=published.schedule)
 
 
 def suite_entry_plans(
