@@ -9,6 +9,7 @@ python studies/run_findings.py --list     # ids, verdicts and titles
 import argparse
 import os
 import time
+from pathlib import Path
 
 from findings import ALL, records
 from findings.registry import Finding
@@ -32,19 +33,21 @@ def main() -> None:
     parser.add_argument("ids", nargs="*", metavar="ID", help="findings to test; all without a result by default")
     parser.add_argument("--quick", action="store_true", help="use few seeds, and write nothing")
     parser.add_argument("--list", action="store_true", help="list the findings")
+    parser.add_argument("--out", type=Path, default=records.RESULTS, help="folder of the results")
     options = parser.parse_args()
     if unknown := set(options.ids) - set(ALL):
         parser.error(f"unknown findings: {', '.join(sorted(unknown))}; known are {', '.join(ALL)}")
     if options.list:
         for name, finding in ALL.items():
-            print(f"{name}: {(records.load(name) or {'verdict': 'no result yet'})['verdict']}. {finding.title}")
+            record = records.load(name, options.out)
+            print(f"{name}: {record['verdict'] if record else 'no result yet'}. {finding.title}")
         return
-    chosen = options.ids or [name for name in ALL if options.quick or records.load(name) is None]
+    chosen = options.ids or [name for name in ALL if options.quick or records.load(name, options.out) is None]
     for number, name in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}] {name}", flush=True)
         record = measure(ALL[name], options.quick)
         if not options.quick:
-            print(f"    {records.save(record)}", flush=True)
+            print(f"    {records.save(record, options.out)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from test_claims import unmeasured
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "studies"))
 
-from findings import ALL, FINDINGS, WORDS, Finding, format_verdict, records  # noqa: E402, studies are not installed
+import run_findings  # noqa: E402, studies are not installed
+from findings import ALL, FINDINGS, WORDS, Finding, format_verdict, records  # noqa: E402
 from findings.batch_size import HALF_LIFE, beta2  # noqa: E402
 from findings.early_ranks import is_reversed, rank_correlation, split_correlation  # noqa: E402
 from findings.training import Arm, train, tune  # noqa: E402
@@ -128,6 +129,40 @@ def test_a_quick_run_measures_everything(finding: Finding) -> None:
     assert all(m.what for m in conclusion.measured)
     if finding.draw is not None:
         assert "<svg" in "".join(finding.draw(quantities).svgs())
+
+
+def test_the_command_measures_those_without_a_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[tuple[str, bool]] = []
+
+    def finding(name: str) -> Finding:
+        texts = dict.fromkeys(("title", "original", "here", "limits", "statement", "prediction", "decides"), "x.")
+        quantities = {"gain": Measured("", 1.0, (0.5, 1.5), 4)}
+
+        def measure(quick: bool) -> dict[str, Measured]:
+            measured.append((name, quick))
+            return quantities
+
+        return Finding(id=name, measure=measure, decide=lambda m: "holds", say=lambda m: "It is 1.", **texts)
+
+    monkeypatch.setattr(run_findings, "ALL", {name: finding(name) for name in ("a", "b")})
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["run_findings.py", "--out", str(tmp_path), *arguments])
+        run_findings.main()
+        return capsys.readouterr().out
+
+    run("a")
+    assert "a: reproduced" in run("--list")
+    assert "b: no result yet" in run("--list")
+    run("--quick")
+    assert not (tmp_path / "b.json").exists(), "quick results are not kept"
+    run()
+    run()
+    assert measured == [("a", False), ("a", True), ("b", True), ("b", False)]
+    with pytest.raises(SystemExit):
+        run("c")
 
 
 def test_findings_that_claims_test_name_claims() -> None:
