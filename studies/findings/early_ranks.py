@@ -45,7 +45,8 @@ def measure(quick: bool) -> Quantities:
     """Return the rank correlations, averaged over the tasks of the suite."""
     records = {name: record for name, record in suite_records().items() if record.budget_sensitivity is not None}
     rows = {name: correlate(record) for name, record in records.items()}
-    columns = {key: [row[key] for row in rows.values() if key in row] for key in next(iter(rows.values()))}
+    names = dict.fromkeys(key for row in rows.values() for key in row)
+    columns = {key: [row[key] for row in rows.values() if key in row] for key in names}
     return {
         "quarter": bounded_mean(columns["quarter"], -1),
         "lost": mean(np.subtract(columns["ceiling"], columns["quarter"])),
