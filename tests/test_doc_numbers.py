@@ -15,6 +15,7 @@ from doc_sentences import QUANTITY, numbers, sentences
 from gradprix import rules
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 TABLE = tomllib.loads((ROOT / "tests" / "doc_constants.toml").read_text())
@@ -115,6 +116,50 @@ def test_code_and_generated_parts_are_no_handwritten_numbers(text: str) -> None:
     assert not unexplained(f"# Title\n\n{text}\n")
 
 
+RESULTS = {
+    "races": 2_000,
+    "tasks": {"a": [{"false": []}, {"false": ["adam"]}], "b": [{"false": []}]},
+    "a key": {"gain": -0.0421},
+}
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("races", "2,000"),
+        ('data["a key"].gain | fmt(".2f")', "−0.04"),
+        ('data["a key"].gain | fmt(".1%")', "−4.2 %"),
+        ('tasks | flat | rate("data.false", "races")', "1 of 3 races (95 %: 0.8 to 90.6 %)"),
+        ('tasks.b | rate("data.false", "races")', "0 of 1 races (95 %: at most 95 %)"),
+        ('tasks.b | rate("not data.false", "races")', "1 of 1 races (95 %: at least 5 %)"),
+        ("0.026 | share(races)", "2.6 % (95 %: 1.9 to 3.4 %)"),
+        ('tasks | flat | where("data.false") | length', "1"),
+        ('tasks | flat | each("data.false | length") | max', "1"),
+        ("12.3 | duration", "12 seconds"),
+        ("5400 | duration", "1.5 hours"),
+        ("3 | words", "three"),
+    ],
+)
+def test_values_are_read_from_results(monkeypatch: pytest.MonkeyPatch, expression: str, text: str) -> None:
+    values = pytest.importorskip("measured_values", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
+    monkeypatch.setattr(values, "read_results", {"studies/x.json": RESULTS}.__getitem__)
+    assert values.value(f"studies/x.json: {expression}") == text
+
+
+@pytest.mark.parametrize(
+    ("expression", "error"),
+    [("nothing", KeyError), ("tasks.c", KeyError), ("tasks.c | length", KeyError), ("tasks", TypeError)],
+)
+def test_a_value_that_is_missing_or_has_no_format_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, expression: str, error: type[Exception]
+) -> None:
+    values = pytest.importorskip("measured_values", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
+    monkeypatch.setattr(values, "read_results", {"studies/x.json": RESULTS}.__getitem__)
+    with pytest.raises(error):
+        values.value(f"studies/x.json: {expression}")
+
+
 def test_regions_are_up_to_date() -> None:
+    pytest.importorskip("sphinx", reason="the documentation needs Sphinx: pip install -e '.[docs]'")
     done = subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

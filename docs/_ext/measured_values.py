@@ -1,7 +1,7 @@
 """Numbers of the documentation, read from the committed results of measurements.
 
 A number is a file with results, and a Jinja expression in which the keys of its object are names. `data` is the object
-itself, for keys that are no names.
+itself, for keys that are no names, or have a meaning in Jinja, such as `false`.
 
     studies/verdict_simulation.json: races
     studies/verdict_simulation.json: conditions | each("covered") | min | fmt(".1%")
@@ -29,7 +29,7 @@ from gradprix.utils.wording import format_number
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIDENCE = 0.95
-"""Confidence of the intervals of `rate`."""
+"""Confidence of the intervals of rates."""
 Rows = Mapping[str, Mapping[str, Any]] | Iterable[Mapping[str, Any]]
 """Objects with the same keys: a list of them, or an object that holds them by their names."""
 
@@ -93,17 +93,27 @@ def flat(lists: Mapping[str, list[Any]] | Iterable[list[Any]]) -> list[Any]:
 
 
 def rate(rows: Rows, condition: str, noun: str) -> str:
-    """Format how many rows meet a condition, with the confidence interval: `0 of 48 races (95 %: at most 6.1 %)`.
-
-    The interval is exact (Clopper & Pearson 1934), and one-sided if no row or every row meets the condition. Its bounds
-    are rounded outwards.
-    """
+    """Format how many rows meet a condition, with the confidence interval: `0 of 48 races (95 %: at most 6.1 %)`."""
     count, total = len(where(rows, condition)), len(listed(rows))
+    return f"{count} of {total} {noun} ({interval(count, total)})"
+
+
+def share(value: float, total: int) -> str:
+    """Format a share of a number of trials, with its confidence interval: `2.6 % (95 %: 1.9 to 3.4 %)`."""
+    return f"{fmt(value, '.1%')} ({interval(round(value * total), total)})"
+
+
+def interval(count: int, total: int) -> str:
+    """Format the confidence interval of a rate.
+
+    It is exact (Clopper & Pearson 1934), and one-sided if nothing or everything was counted. Its bounds are rounded
+    outwards.
+    """
     side = "less" if count == 0 else "greater" if count == total else "two-sided"
-    interval = binomtest(count, total, alternative=side).proportion_ci(CONFIDENCE)
-    low, high = math.floor(1e3 * interval.low) / 10, math.ceil(1e3 * interval.high) / 10
-    bounds = {"less": f"at most {high:g} %", "greater": f"at least {low:g} %"}.get(side, f"{low:g} to {high:g} %")
-    return f"{count} of {total} {noun} ({100 * CONFIDENCE:g} %: {bounds})"
+    bounds = binomtest(count, total, alternative=side).proportion_ci(CONFIDENCE)
+    low, high = math.floor(1e3 * bounds.low) / 10, math.ceil(1e3 * bounds.high) / 10
+    text = {"less": f"at most {high:g} %", "greater": f"at least {low:g} %"}.get(side, f"{low:g} to {high:g} %")
+    return f"{100 * CONFIDENCE:g} %: {text}"
 
 
 def fmt(number: float, spec: str) -> str:
@@ -134,7 +144,7 @@ def median(values: Iterable[float]) -> float:
 
 
 ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
-FILTERS = (where, each, flat, rate, fmt, words, duration, mean, median)
+FILTERS = (where, each, flat, rate, share, fmt, words, duration, mean, median)
 ENVIRONMENT.filters |= {filter_.__name__: filter_ for filter_ in FILTERS}
 ENVIRONMENT.globals["results"] = read_results
 
