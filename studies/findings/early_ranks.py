@@ -37,7 +37,12 @@ def draw(m: Quantities) -> Chart:
     """Draw the mean correlations and that of each task."""
     rows = {"quarter, mean": m["quarter"], "ceiling, mean": m["ceiling"], "same run, mean": m["checkpoint"]}
     rows |= {f"{task}, quarter": Measured("", value, (value, value), 1) for task, value in m["tasks_quarter"].items()}
-    return interval_rows("early-ranks-say-little", "rank correlation with the end (Kendall's τ)", rows, LITTLE)
+    return interval_rows(
+        "early-ranks-say-little",
+        "rank correlation with the end (Kendall's τ; dashed: limit of the decision rule)",
+        rows,
+        LITTLE,
+    )
 
 
 @experiment("early-ranks-say-little", decide, draw=draw)
