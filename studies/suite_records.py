@@ -51,7 +51,7 @@ def read_file(file: Path) -> RaceRecord:
 
 
 def write_file(record: RaceRecord, machine: Mapping[str, Any], file: Path) -> None:
-    """Write a record with rounded curves and without pictures. The same record gives the same bytes.
+    """Write a record with rounded curves and without pictures. The same record gives the same bytes, by the same zlib.
 
     Args:
         record: record of a race.

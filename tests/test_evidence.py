@@ -1,16 +1,22 @@
 """The published suite: its summary follows from the records of its races, and everything else from the summary."""
 
+import gzip
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from gradprix import tasks
 from gradprix.race import published_entries
 from gradprix.race.evidence import EVIDENCE, load_evidence, write_evidence
+from gradprix.race.suite_record import SecondRace
 from gradprix.text.suite_tables import choice_rows, entry_rows, left_out_rows, race_rows, regret_rows
+from records import make_record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+import suite as study
 from suite_records import FOLDER, SUFFIX, read_file, suite_machine, suite_records, write_file
 
 SUITE = load_evidence()
@@ -48,6 +54,8 @@ def test_its_reversals_are_wins_on_both_sides() -> None:
             for name in names:
                 verdicts = {(pair.a, pair.b): pair.verdict for pair in SUITE.tasks[name].pairs}
                 assert verdicts[winner, loser] == "wins"
+        if each.second_race is not None:
+            assert each.second_race.task == each.weak_task
 
 
 def test_a_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -77,7 +85,54 @@ def test_records_are_small_and_complete(file: Path, tmp_path: Path) -> None:
     assert all(len(entry.final.values) == record.budget.seeds for entry in record.entries)
     assert all(len(record.curves[entry.name].train_loss) == record.budget.seeds for entry in record.entries)
     write_file(record, suite_machine(), tmp_path / file.name)
-    assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+    assert gzip.decompress((tmp_path / file.name).read_bytes()) == gzip.decompress(file.read_bytes())
+
+
+def test_a_record_keeps_all_but_pictures_and_the_last_digits_of_curves(tmp_path: Path) -> None:
+    record = make_record({"a": [0.9, 0.8, 0.7, 0.85], "b": [0.5, 0.6, 0.4, 0.55]})
+    curves = {name: replace(each, train_loss=((0.123456, 1e-9, np.inf),) * 4) for name, each in record.curves.items()}
+    pictures = {"sample": {"a": "png"}}
+    record = replace(record, curves=curves, artifacts=replace(record.artifacts, pictures=pictures))
+    write_file(record, {"cores": 1}, tmp_path / "x.json.gz")
+    again = read_file(tmp_path / "x.json.gz")
+    assert again.curves["a"].train_loss[0] == (0.1235, 1e-9, np.inf)
+    assert again.artifacts.pictures == {}
+    assert replace(again, curves=curves, artifacts=record.artifacts).entries == record.entries
+    assert again.tuning_runs == record.tuning_runs
+    assert suite_machine(tmp_path) == {"cores": 1}
+    write_file(record, {"cores": 2}, tmp_path / "y.json.gz")
+    with pytest.raises(ValueError, match="races of one machine"):
+        suite_machine(tmp_path)
+
+
+def test_a_part_of_the_tasks_is_summarized_with_its_second_races(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"a": [0.9, 0.91, 0.92, 0.9, 0.91, 0.9, 0.92, 0.91], "b": [0.8, 0.79, 0.81, 0.8, 0.8, 0.79, 0.8, 0.81]}
+    records = {
+        "one": make_record(values, task="one"),
+        "two": make_record({"a": values["b"], "b": values["a"]}, task="two"),
+        "three": make_record(values, task="three"),
+    }
+    second = SecondRace(
+        task="two", winner="b", loser="a", seed=1, seeds=8, difference=9.0, ci95=(7.0, 11.0), confirmed=True
+    )
+    monkeypatch.setattr(study, "suite_records", lambda: records)
+    monkeypatch.setattr(study, "suite_machine", lambda: {"cores": 2, "cpu": "a processor", "system": "Linux"})
+    monkeypatch.setattr(study, "second_races", lambda: {("two", "b", "a"): second})
+    evidence = study.summarize(list(records))
+    (reversal,) = evidence.reversals
+    assert (reversal.weak_task, reversal.second_race, reversal.is_confirmed) == ("two", second, True)
+    assert evidence.seconds == sum(record.cost.seconds for record in records.values())
+    assert list(study.summarize(["one", "two"]).tasks) == ["one", "two"]
+    with pytest.raises(ValueError, match="the same versions"):
+        study.summarize(["four"])
+
+
+@pytest.mark.slow
+def test_the_evidence_follows_from_the_records() -> None:
+    if set(suite_records()) != set(tasks.ALL):
+        pytest.skip("some races have no record yet")
+    assert study.summarize(list(tasks.ALL)) == SUITE
+    assert study.FIGURE.read_text() == study.draw_profile(SUITE)
 
 
 def test_records_are_found_by_the_name_of_their_task() -> None:

@@ -46,11 +46,14 @@ def format_single_choice(summary: "SuiteSummary") -> str:
 def format_worst_cases(summary: "SuiteSummary") -> str:
     """Name the entries with the smallest largest regret and with the smallest median, and what each is bad at."""
     safest, typical = summary.selections.largest, summary.selections.median
-    sentence = (
-        f"{format_list(safest.entries)} {_verb(safest.entries)} never more than "
-        f"{summary.regrets[safest.entries[0]].largest:.1f} margins behind, less than any other. "
-        f"{format_stability('This', safest)}"
-    )
+    if safest.entries == summary.selections.mean.entries:
+        sentence = f"No other optimizer has a smaller largest regret. {format_stability('This', safest)}"
+    else:
+        sentence = (
+            f"{format_list(safest.entries)} {_verb(safest.entries)} never more than "
+            f"{summary.regrets[safest.entries[0]].largest:.1f} margins behind, less than any other. "
+            f"{format_stability('This', safest)}"
+        )
     if set(typical.entries) & set(safest.entries):
         return sentence
     regret = summary.regrets[typical.entries[0]]
@@ -86,8 +89,8 @@ def format_recommendation(summary: "SuiteSummary") -> str:
     """Format the regret of the recommended entries of all tasks."""
     regret = summary.recommendation
     return (
-        f"The optimizer that the race on a task recommends is {regret.mean:.1f} margins behind the best mean on "
-        f"average, at most {regret.largest:.1f} ({regret.worst_task})."
+        f"The optimizer that the race on a task recommends is {regret.mean:.2f} margins behind the best mean on "
+        f"average, at most {regret.largest:.2f} ({regret.worst_task})."
     )
 
 
