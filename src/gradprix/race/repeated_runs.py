@@ -26,6 +26,7 @@ from .replay import Difference, format_trial
 from .rerun import LOOP_TOLERANCE
 from .run_comparison import NoiseScale, RunLength, compare_runs, compare_within_noise
 from .run_sample import SHARE, detection_probability, draw_sample
+from .setup import describe_machine
 from .verification_record import Cause, Check, CheckKind, Finding, Sample, Status, make_check
 
 
@@ -105,7 +106,8 @@ def check_runs(
         again = _train(task, chosen, mode, engine, watch)
     except (TaskError, WorkerError) as error:
         return make_check(CheckKind.RUNS, [*findings, _skipped(Cause.CODE_FAILS, str(error))]), None
-    is_bitwise = here == environment and mode.device == "cpu"
+    same_rounding = bundle.setup.machine.get("mkl") == describe_machine()["mkl"]
+    is_bitwise = here == environment and same_rounding and mode.device == "cpu"
     sample = Sample(
         total=len(trials),
         drawn=drawn,
@@ -114,6 +116,7 @@ def check_runs(
         share=SHARE,
         probability=detection_probability(len(available), drawn),
         is_bitwise=is_bitwise,
+        identical=_count_identical(bundle, again),
         is_loop=isinstance(task, Loop),
     )
     if is_bitwise:
@@ -217,6 +220,11 @@ def _train(
     return {
         keys[id(trial)]: outcome for stack, outcomes in stacks for trial, outcome in zip(stack, outcomes, strict=True)
     }
+
+
+def _count_identical(bundle: Bundle, again: Mapping[str, Outcome]) -> int:
+    stated = bundle.outcomes()
+    return sum(not compare_runs(stated[key], outcome) for key, outcome in again.items())
 
 
 def _compare_to_the_bit(

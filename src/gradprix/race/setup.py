@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from gradprix import optim, rules
+from gradprix.executors.worker_processes import environment
 from gradprix.rules import Rule
 from gradprix.spaces import Axis, Choice, Log
 from gradprix.tasks.user_modules import sources_of
@@ -116,7 +117,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
         left_out: reductions of the requested plan to fit a time budget.
         code: source files of the user, by their path in a common folder.
         environment: versions and processor on which results depend; see `gradprix.training.provenance`.
-        machine: Python version, operating system and processor.
+        machine: Python version, operating system, processor, and MKL's mode of rounding.
     """
 
     task: TaskSetup
@@ -127,8 +128,13 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     machine: dict[str, str]
 
 
-def describe_setup(plan: Plan, environment: str) -> Setup:
-    """Describe what is needed to rebuild a plan, besides its description."""
+def describe_setup(plan: Plan, provenance: str) -> Setup:
+    """Describe what is needed to rebuild a plan, besides its description.
+
+    Args:
+        plan: the plan.
+        provenance: versions and processor of its runs; see `gradprix.training.provenance`.
+    """
     code = SavedCode()
     task, locations = plan.task, plan.locations
     where = locations.task
@@ -143,7 +149,7 @@ def describe_setup(plan: Plan, environment: str) -> Setup:
         entries=[_describe_entry(plan, entry, code) for entry in plan.entries],
         left_out=list(plan.left_out),
         code=code.files,
-        environment=environment,
+        environment=provenance,
         machine=describe_machine(),
     )
 
@@ -251,13 +257,18 @@ def _describe_interface(plan: Plan, entry: Entry) -> OptimizerInterface:
 
 
 def describe_machine() -> dict[str, str]:
-    """Return the Python version, operating system and processor of this machine."""
+    """Return the Python version, operating system and processor of this machine, and MKL's mode of rounding."""
     model = platform.processor()
     with suppress(OSError):  # the name of the model is there on Linux alone
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
     system = f"{platform.system()} {platform.machine()}"
-    return {"python": platform.python_version(), "system": system, "processor": model or platform.machine()}
+    return {
+        "python": platform.python_version(),
+        "system": system,
+        "processor": model or platform.machine(),
+        "mkl": environment()["MKL_CBWR"],
+    }
 
 
 def encode(value: Any) -> Any:

@@ -74,6 +74,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         share: share of the runs whose change is considered.
         probability: probability with which such a change would be in the sample.
         is_bitwise: True if numbers were compared to the bit.
+        identical: number of runs whose numbers are equal to the bit.
         largest_deviation: largest difference of a final metric, in standard deviations of a difference between two
             seeds; None if the numbers were compared to the bit.
         is_loop: True if the task is a training loop, whose numbers are compared to a relative difference of 0.001.
@@ -86,6 +87,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     share: float
     probability: float
     is_bitwise: bool
+    identical: int
     largest_deviation: float | None = None
     is_loop: bool = False
 

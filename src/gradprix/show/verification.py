@@ -26,9 +26,10 @@ def verification_answer(verification: Verification, name: str) -> RenderableType
     """
     machine = verification.machine
     made = f"{verification.environment}; Python {machine.get('python')}, {machine.get('processor')}"
+    here = f" Here: {verification.environment_here}." * (verification.environment != verification.environment_here)
     parts: list[RenderableType] = [
         Text(f"{name}: {format_conclusion(verification)}", "bold"),
-        Text(f"A race on {verification.task}, run with {made}."),
+        Text(f"A race on {verification.task}, run with {made}.{here}"),
         Text(),
     ]
     width = max(map(len, KINDS.values()))

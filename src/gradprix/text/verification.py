@@ -84,8 +84,8 @@ def _describe_runs(verification: "Verification") -> str:
     )
     if not sample.is_bitwise:
         return (
-            f"{what} repeated here with {verification.environment_here}, and the race ran with "
-            f"{verification.environment}. Such runs are never equal to the bit; scores were compared with the "
+            f"{what} repeated here, but not with the versions, processor and rounding of the race. "
+            f"{sample.identical} are equal to the bit, and the others need not be: scores were compared with the "
             f"differences between seeds{_format_deviation(sample)}. Smaller changes cannot be found."
         )
     how = "to a relative difference of 0.001" if sample.is_loop else "to the bit"
@@ -94,7 +94,7 @@ def _describe_runs(verification: "Verification") -> str:
 
 def _format_deviation(sample: "Sample") -> str:
     size = sample.largest_deviation
-    return "" if size is None else f"; the largest difference was {size:.1f} standard deviations of one between seeds"
+    return "" if not size else f"; the largest was {size:.1f} standard deviations of a difference between two seeds"
 
 
 def format_power(sample: "Sample") -> str:
