@@ -78,7 +78,8 @@ def transition(method: Method, h: Tensor, lr: Tensor, size: float) -> Tensor:
 def expected_steps(method: Method, h: Tensor, lr: Tensor, size: float) -> Tensor:
     """Return the number of steps after which the expected loss is at most `TARGET`, `[rates]`.
 
-    It is infinite if the loss is still larger after `LARGEST` steps. Powers of the transition are squared repeatedly, and a binary search finds the step.
+    It is infinite if the loss is still larger after `LARGEST` steps. Powers of the transition are squared
+    repeatedly, and a binary search finds the step.
     """
     powers = [transition(method, h, lr, size)]
     while 2 ** len(powers) < LARGEST:

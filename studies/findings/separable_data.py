@@ -152,7 +152,7 @@ def decide(m: Quantities) -> Decision:
         return "inconclusive"
     return any_of(
         {
-            "only the learning rate is tuned": is_worse(m["adagrad"], m["rmsprop"], m["adam"]),
+            "nothing but the learning rate is tuned": is_worse(m["adagrad"], m["rmsprop"], m["adam"]),
             "ε is tuned as well": is_worse(m["adam_eps"]),
             "an L2 penalty is tuned as well": is_worse(m["adam_l2"]),
             "decoupled weight decay is tuned as well": is_worse(m["adamw"]),
