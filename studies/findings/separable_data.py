@@ -21,6 +21,7 @@ from gradprix.rules import ALL, Rule
 from gradprix.show.figure import Chart
 from gradprix.tasks.rng import stream
 
+from .answers import conjunction
 from .figures import interval_rows
 from .registry import experiment
 
@@ -142,8 +143,7 @@ def train_arms(quick: bool) -> dict[str, tuple[Tensor, Tensor]]:
 
 def is_worse(*arms: Measured) -> Answer:
     """Return True if the test error of every arm is larger by `WORSE`, False if that of one is not, else None."""
-    answers = [is_above(arm, WORSE) for arm in arms]
-    return False if False in answers else None if None in answers else True
+    return conjunction(*(is_above(arm, WORSE) for arm in arms))
 
 
 def decide(m: Quantities) -> Decision:
