@@ -16,12 +16,12 @@ from findings import warmup
     [([0.9, 0.95, 0.9, 0.1], 4), ([0.9, 0.95, 0.1, 0.9], 8), ([0.95, 0.1, 0.1, 0.1], 1)],
 )
 def test_the_largest_usable_learning_rate_is_found(accuracy: list[float], expected: float) -> None:
-    assert warmup.largest_usable([1, 2, 4, 8], np.array([accuracy]), np.array([0.85])) == pytest.approx([expected])
+    assert warmup.largest_usable([1, 2, 4, 8], np.array([accuracy]), 0.85) == pytest.approx([expected])
 
 
 def test_a_seed_without_a_usable_learning_rate_is_an_error() -> None:
     with pytest.raises(AssertionError, match="usable"):
-        warmup.largest_usable([1, 2], np.array([[0.1, 0.1]]), np.array([0.85]))
+        warmup.largest_usable([1, 2], np.array([[0.1, 0.1]]), 0.85)
 
 
 def test_warmed_and_other_runs_differ(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from .figures import interval_rows
 from .registry import experiment
 
 N, TUNING_SEEDS = 8, 3
-EPOCHS, QUICK_EPOCHS = 12, 3  # of 34 steps each
+EPOCHS, QUICK_EPOCHS = 12, 6  # of 34 steps each
 WARM_UP = 0.25  # share of the steps over which the learning rate rises linearly
 USABLE = 0.05  # at a usable learning rate the accuracy is at most five points below that of the best without warm-up
 LARGER = 1.25  # a largest usable learning rate that is a quarter larger counts as larger
@@ -47,15 +47,15 @@ def train(name: str, is_warmed: bool, run_seeds: Sequence[int], quick: bool) -> 
     return np.nan_to_num(valid), np.nan_to_num(test)
 
 
-def largest_usable(rates: Sequence[float], accuracy: Array, least: Array) -> Array:
+def largest_usable(rates: Sequence[float], accuracy: Array, least: float) -> Array:
     """Return the largest learning rate of each seed at which the accuracy is high enough.
 
     Args:
         rates: the learning rates, in ascending order.
         accuracy: accuracies, `[seeds, rates]`.
-        least: accuracy of each seed that is high enough, `[seeds]`. Some learning rate must reach it.
+        least: accuracy that is high enough. Some learning rate of each seed must reach it.
     """
-    is_usable = accuracy >= least[:, None]
+    is_usable = accuracy >= least
     assert is_usable.any(1).all(), "some learning rate of each seed is usable"
     return np.asarray(rates)[len(rates) - 1 - is_usable[:, ::-1].argmax(1)]
 
@@ -89,7 +89,7 @@ def measure(quick: bool) -> Quantities:
         (valid, test), (warm_valid, warm_test) = (
             train(name, is_warmed, run_seeds, quick) for is_warmed in (False, True)
         )
-        least = valid[:, best[0]] - USABLE
+        least = float(valid[:, best[0]].mean()) - USABLE
         larger = largest_usable(rates, warm_valid, least) / largest_usable(rates, valid, least)
         results |= {
             f"larger_{name}": geometric_mean(np.log(larger)),
