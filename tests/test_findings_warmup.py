@@ -24,9 +24,14 @@ def test_a_seed_without_a_usable_learning_rate_is_an_error() -> None:
         warmup.largest_usable([1, 2], np.array([[0.1, 0.1]]), 0.85)
 
 
+def test_the_learning_rate_rises_over_a_quarter_of_the_steps() -> None:
+    factors = [warmup.warmup_factor(100, t) for t in (0, 12, 24, 25, 99)]
+    assert factors == pytest.approx([0.04, 0.52, 1, 1, 1])
+
+
 def test_warmed_and_other_runs_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(warmup.RATES, "sgd", (0.25, 1e6))
+    monkeypatch.setitem(warmup.RATES, "sgd", (0.25, 0.5, 1.0, 1e6))
     cold, warm = (warmup.train("sgd", is_warmed, [7_000], quick=True) for is_warmed in (False, True))
-    assert cold[0].shape == (1, 2)
-    assert cold[0][0, 0] > 0.5 > cold[0][0, 1], "trains at a usual learning rate, and not at a huge one"
-    assert not np.array_equal(cold[1], warm[1])
+    assert cold[0].shape == (1, 4)
+    assert cold[0][0, 0] > 0.5 > cold[0][0, -1], "trains at a usual learning rate, and not at a huge one"
+    assert not np.array_equal(cold, warm)

@@ -1,6 +1,7 @@
 """Learning rates that a network tolerates with and without warm-up."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ RATES: Mapping[str, tuple[float, ...]] = {
 Array = NDArray[Any]
 
 
+def warmup_factor(steps: int, t: int) -> float:
+    """Return the factor on the learning rate at a step, counted from 0, of a run with this number of steps."""
+    return min(1.0, (t + 1) / (WARM_UP * steps))
+
+
 def train(name: str, is_warmed: bool, run_seeds: Sequence[int], quick: bool) -> tuple[Array, Array]:
     """Train at every learning rate, which is constant after the warm-up if there is one.
 
@@ -38,9 +44,8 @@ def train(name: str, is_warmed: bool, run_seeds: Sequence[int], quick: bool) -> 
     """
     task = CONSTANT.change(epochs=QUICK_EPOCHS if quick else EPOCHS)
     training = Training(task, [make_trial(task, ENTRIES[name], lr, seed) for seed in run_seeds for lr in RATES[name]])
-    rise = WARM_UP * training.total_steps
     if is_warmed:
-        training.schedule = lambda t: min(1.0, (t + 1) / rise)
+        training.schedule = partial(warmup_factor, training.total_steps)
     training.run()
     data, shape = training.stack.data, (len(run_seeds), len(RATES[name]))
     valid, test = (np.reshape(training.metrics(part), shape) for part in (data.valid, data.test))
