@@ -43,7 +43,7 @@ def choice_rows(summary: "SuiteSummary") -> Rows:
     return [
         [
             name,
-            format_list(task.candidates) if task.candidates else "none is shown to",
+            _format_candidates(task),
             task.recommended,
             f"{task.learning_rates[task.recommended]:g}" if task.recommended in task.learning_rates else MISSING,
             f"{task.regrets[task.recommended]:.2f}",
@@ -52,6 +52,12 @@ def choice_rows(summary: "SuiteSummary") -> Rows:
         ]
         for name, task in summary.tasks.items()
     ]
+
+
+def _format_candidates(task: "TaskSummary") -> str:
+    if task.candidates:
+        return format_list(task.candidates)
+    return "none is shown to" if task.bounds else MISSING  # there are no bounds in records of earlier versions
 
 
 def race_rows(summary: "SuiteSummary") -> Rows:
