@@ -9,7 +9,7 @@ from markdown_docs import table
 from measured_values import duration
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("studies", "benchmarks", "src/gradprix/claims", "src/gradprix/show")
+FOLDERS = ("studies", "benchmarks", "src/gradprix/claims", "src/gradprix/race")
 """Folders with results."""
 
 
