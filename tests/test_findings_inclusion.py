@@ -22,14 +22,6 @@ def test_adam_with_the_largest_eps_tries_the_steps_of_momentum() -> None:
     np.testing.assert_allclose(steps, learning_rates(ENTRIES["momentum"], False))
 
 
-def test_the_free_arm_contains_the_frozen_one() -> None:
-    arms = inclusion.arms(False)
-    assert arms["free"][: len(arms["frozen"])] == arms["frozen"]
-    assert {entry.fixed["eps"] for entry, _ in arms["frozen"]} == {inclusion.FROZEN}
-    assert {entry.fixed["eps"] for entry, _ in arms["free"]} == {*inclusion.EPSILONS}
-    assert len(arms["momentum"]) == len(arms["frozen"]) == 10
-
-
 @pytest.mark.parametrize(
     ("frozen", "free", "expected"),
     [

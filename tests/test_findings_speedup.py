@@ -56,6 +56,21 @@ def test_runs_come_back_by_arm_and_seed_whatever_their_stack() -> None:
     assert tuned[0].valid_loss not in [outcome.valid_loss for outcome in fast]
 
 
+def test_tuning_goes_beyond_the_search_space_until_the_best_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = {"low": 1e-7, "inside": 1e-3, "high": 3.0, "diverging": 1e-3}
+
+    def losses(task: object, arms: list[small_tasks.Arm], quick: bool) -> list[float]:
+        distances = {(entry.name, lr): abs(np.log(lr / best[entry.name])) for entry, lr in arms}
+        return [np.inf if entry.name == "diverging" else distances[entry.name, lr] for entry, lr in arms]
+
+    monkeypatch.setattr(small_tasks, "tuning_losses", losses)
+    entries = [replace(ENTRIES["adam"], name=name) for name in best]
+    tuned = {entry.name: lr for _, (entry, lr) in small_tasks.tune(digits, entries, False)}
+    assert tuned["inside"] == pytest.approx(1e-3)
+    assert tuned["high"] == pytest.approx(best["high"], rel=0.3)
+    assert tuned["low"] == pytest.approx(1e-6, rel=0.3), "16 learning rates are tried, and no more"
+
+
 def test_a_share_of_the_examples_is_a_shorter_run() -> None:
     task, arm = digits.change(epochs=4), (ENTRIES["adam"], 1e-3)
     whole, half = (small_tasks.train(task, [arm], 1, share=share)[0][0] for share in (1.0, 0.5))

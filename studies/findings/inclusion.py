@@ -15,7 +15,7 @@ from gradprix.show.figure import Chart
 
 from .figures import interval_rows
 from .registry import experiment
-from .small_tasks import TASKS, Arm, lead_in_margins, learning_rates, small_task, train, tuning_losses
+from .small_tasks import TASKS, lead_in_margins, small_task, train, tune
 
 SEEDS, QUICK_SEEDS = 16, 3
 FROZEN = 1e-8  # torch's default of ε
@@ -35,13 +35,6 @@ def adam(eps: float) -> Entry:
     scale = max(1.0, eps / TURN)
     space = {"lr": log(1e-4 * scale, 1e-1 * scale)}
     return replace(ENTRIES["adam"], name=f"adam, eps {eps:g}", fixed={"eps": eps}, space=space)
-
-
-def arms(quick: bool) -> dict[str, list[Arm]]:
-    """Return the settings that are tried of momentum, and of Adam with a `frozen` and with a tuned ε (`free`)."""
-    optimizers = (ENTRIES["momentum"], *map(adam, EPSILONS))
-    momentum, *each = ([(entry, lr) for lr in learning_rates(entry, quick)] for entry in optimizers)
-    return {"momentum": momentum, "frozen": each[0], "free": [arm for group in each for arm in group]}
 
 
 @dataclass(frozen=True)
@@ -64,15 +57,12 @@ def compare(quick: bool) -> Mapping[str, Comparison]:
     """Tune momentum and Adam on each task, and train the best settings on held-out seeds."""
     results = {}
     for name in TASKS:
-        task, tried = small_task(name, quick), arms(quick)
-        losses = {
-            what: tuning_losses(task, tried[what], quick) for what in ("momentum", "free")
-        }  # the first of the free ones are the frozen ones
-        losses["frozen"] = losses["free"][: len(tried["frozen"])]
-        best = {what: tried[what][int(np.argmin(losses[what]))] for what in ("momentum", "frozen", "free")}
-        momentum, frozen, free = train(task, list(best.values()), QUICK_SEEDS if quick else SEEDS)
+        task = small_task(name, quick)
+        momentum_arm, *each = tune(task, [ENTRIES["momentum"], *map(adam, EPSILONS)], quick)
+        best = momentum_arm[1], each[0][1], min(each, key=lambda tuned: tuned[0])[1]
+        momentum, frozen, free = train(task, best, QUICK_SEEDS if quick else SEEDS)
         leads = (lead_in_margins(task, runs, momentum) for runs in (frozen, free))
-        results[name] = Comparison(float(best["free"][0].fixed["eps"]), *leads)
+        results[name] = Comparison(float(best[2][0].fixed["eps"]), *leads)
     return results
 
 

@@ -1,6 +1,6 @@
 """Small tasks on which findings train models of their own, tuned and final runs on them, and differences in margins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -10,14 +10,14 @@ from gradprix.race import Entry, Plan
 from gradprix.tasks import Task, find
 from gradprix.tasks.schedules import shorten
 from gradprix.training import Outcome, train_stack
-from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate
+from gradprix.tuning.learning_rate_grid import grid_bounds, grid_learning_rate, nearest_grid_point
 
 TASKS = ("digits", "tailed", "diamonds", "sentiment")
 """Tasks: an MLP on pictures, on pictures with rare classes and on a table, and a transformer on sentences."""
 DEFAULT_SIZE = ("digits", "tailed")
 """Tasks whose default preset is small enough. The others have the preset `small`."""
 SPACING, TUNING_SEEDS = 2, 2  # distance of learning rates, in sixths of a decade, and number of tuning seeds
-QUICK_SPACING = 6
+QUICK_SPACING, MOST_RATES = 6, 16
 Arm = tuple[Entry, float]
 """An optimizer with its learning rate."""
 
@@ -64,7 +64,7 @@ def train(
 
 
 def learning_rates(entry: Entry, quick: bool) -> list[float]:
-    """Return the learning rates that are tried for an optimizer, over its whole search space."""
+    """Return the learning rates that are tried first for an optimizer, over its whole search space."""
     low, high = grid_bounds(entry.space["lr"])  # type: ignore[arg-type]  # the entries of findings search a range
     return [grid_learning_rate(point) for point in range(low, high + 1, QUICK_SPACING if quick else SPACING)]
 
@@ -75,12 +75,35 @@ def tuning_losses(task: Task, arms: Sequence[Arm], quick: bool) -> list[float]:
     return [float(np.mean([outcome.valid_loss for outcome in each])) for each in runs]
 
 
-def tune(task: Task, entries: Sequence[Entry], quick: bool) -> list[Arm]:
-    """Return each optimizer at the learning rate with the smallest mean validation loss on the tuning seeds."""
-    arms = [(entry, lr) for entry in entries for lr in learning_rates(entry, quick)]
-    tried = list(zip(arms, tuning_losses(task, arms, quick), strict=True))
-    own = [[(loss, lr) for (entry, lr), loss in tried if entry.name == each.name] for each in entries]
-    return [(entry, min(losses)[1]) for entry, losses in zip(entries, own, strict=True)]
+def tune(task: Task, entries: Sequence[Entry], quick: bool) -> list[tuple[float, Arm]]:
+    """Return each optimizer at the learning rate with the smallest mean validation loss on the tuning seeds.
+
+    If that is the smallest or the largest learning rate so far, the next one beyond it is tried as well.
+
+    Args:
+        task: the task.
+        entries: the optimizers, which must have different names.
+        quick: use one seed and fewer learning rates, and stay within the search space.
+
+    Returns:
+        For each optimizer the loss, and the optimizer with its learning rate.
+    """
+    tried: dict[str, dict[float, float]] = {entry.name: {} for entry in entries}
+    wanted: list[Arm] = [(entry, lr) for entry in entries for lr in learning_rates(entry, quick)]
+    while wanted:
+        for (entry, lr), loss in zip(wanted, tuning_losses(task, wanted, quick), strict=True):
+            tried[entry.name][lr] = loss
+        wanted = [] if quick else [(entry, lr) for entry in entries for lr in _beyond(tried[entry.name])]
+    best = [min((loss, lr) for lr, loss in tried[entry.name].items()) for entry in entries]
+    return [(loss, (entry, lr)) for entry, (loss, lr) in zip(entries, best, strict=True)]
+
+
+def _beyond(losses: Mapping[float, float]) -> list[float]:
+    """Return the next learning rate beyond the best one if that is at an end, up to `MOST_RATES` in all."""
+    best, ends = min(losses, key=lambda lr: (losses[lr], lr)), {min(losses): -SPACING, max(losses): SPACING}
+    if best not in ends or len(losses) >= MOST_RATES or losses[best] == np.inf:
+        return []
+    return [grid_learning_rate(nearest_grid_point(best) + ends[best])]
 
 
 def lead_in_margins(task: Task, a: Sequence[Outcome], b: Sequence[Outcome]) -> np.ndarray:

@@ -73,7 +73,7 @@ def losses(optimizer: str, quick: bool) -> Losses:
     table = {}
     for name in TASKS:
         task, entry = small_task(name, quick, small=True), ENTRIES[BASELINE if optimizer == DEFAULT else optimizer]
-        arm: Arm = (entry, entry.default_rate) if optimizer == DEFAULT else tune(task, [entry], quick)[0]
+        arm: Arm = (entry, entry.default_rate) if optimizer == DEFAULT else tune(task, [entry], quick)[0][1]
         seeds = QUICK_SEEDS if quick else SEEDS
         runs = [train(task, [arm], seeds, share=share)[0] for share in SHARES]
         table[name] = np.array([[outcome.valid_loss for outcome in each] for each in runs])
