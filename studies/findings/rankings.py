@@ -10,8 +10,10 @@ from gradprix.claims.decisions import Decision, all_of, is_above, is_below
 from gradprix.claims.estimates import Measured, exact, mean
 from gradprix.claims.registry import Quantities
 from gradprix.race import RaceRecord
+from gradprix.show.figure import Chart
 from gradprix.stats.verdict import Verdict, judge
 
+from .figures import interval_rows
 from .races_of_the_suite import FEWEST, direction, races
 from .registry import experiment
 
@@ -63,8 +65,7 @@ def measure_domination(quick: bool) -> Quantities:
         "optimizers": exact(len(everywhere)),
         "tasks": exact(len(records)),
         "best": best,
-        "lost": ", ".join(lost) or "none",
-        "winners": ", ".join(sorted(winners)) or "none",
+        "where": f" ({', '.join(lost)}), by {', '.join(sorted(winners))}" if lost else "",
         "names": list(records),
     }
 
@@ -141,7 +142,13 @@ def decide_reversals(m: Quantities) -> Decision:
     return all_of(is_above(m["small"], OFTEN), is_below(m["large"], RARELY))
 
 
-@experiment("differences-below-two-standard-errors-are-noise", decide=decide_reversals)
+def draw_reversals(m: Quantities) -> Chart:
+    """Draw the shares of reversed orders below and above two standard errors."""
+    rows = {"below two standard errors": m["small"], "above": m["large"]}
+    return interval_rows("differences-below-two-standard-errors-are-noise", "share of reversed orders", rows)
+
+
+@experiment("differences-below-two-standard-errors-are-noise", decide_reversals, draw=draw_reversals)
 def measure_reversals(quick: bool) -> Quantities:
     """Measure how often differences below and above two standard errors change their sign with other seeds."""
     each = [reversals(record) for record in races().values()]

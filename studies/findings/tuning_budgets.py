@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from gradprix.claims.decisions import Decision, all_of, is_above, is_equivalent
-from gradprix.claims.estimates import Measured, exact, mean
+from gradprix.claims.estimates import exact, mean
 from gradprix.claims.registry import Quantities
 from gradprix.race import ENTRIES, RaceRecord
 from gradprix.race.efficiency import expected_best, probability_best
+from gradprix.show.figure import Chart
 from gradprix.tuning.learning_rate_grid import grid_learning_rate, nearest_grid_point
 
+from .figures import interval_lines
 from .races_of_the_suite import FEWEST, Points, clipped, direction, margin, points_on_seed, races, search_seeds
 from .registry import experiment
 
@@ -58,7 +60,14 @@ def decide_defaults(m: Quantities) -> Decision:
     return all_of(is_equivalent(m[f"runs_{LARGEST}"], -1, 1) if is_enough else None)
 
 
-@experiment("several-at-defaults-match-one-tuned", decide=decide_defaults)
+def draw_defaults(m: Quantities) -> Chart:
+    """Draw the lead of several optimizers at their defaults against the number of runs."""
+    lines = {"defaults − tuned Adam": {k: m[f"runs_{k}"] for k in BUDGETS}}
+    labels = "runs", "lead of defaults over tuned Adam, margins"
+    return interval_lines("several-at-defaults-match-one-tuned", labels[1], labels, lines)
+
+
+@experiment("several-at-defaults-match-one-tuned", decide_defaults, draw=draw_defaults)
 def measure_defaults(quick: bool) -> Quantities:
     """Compare several optimizers at their defaults with tuned Adam, over the tasks of the suite."""
     records = races().values()
@@ -87,17 +96,29 @@ def decide_adam(m: Quantities) -> Decision:
     return all_of(*(is_above(m[f"lead_{k}"], 0) for k in BUDGETS if k <= 5), is_above(m["closing"], 0))
 
 
-@experiment("adam-is-best-at-small-tuning-budgets", decide=decide_adam)
+def draw_adam(m: Quantities) -> Chart:
+    """Draw the probability of being the best against the number of runs."""
+    lines = {name: {k: m[f"{name}_{k}"] for k in BUDGETS} for name in CANDIDATES}
+    labels = "runs per optimizer", "probability of being the best"
+    return interval_lines("adam-is-best-at-small-tuning-budgets", labels[1], labels, lines)
+
+
+@experiment("adam-is-best-at-small-tuning-budgets", decide_adam, draw=draw_adam)
 def measure_adam(quick: bool) -> Quantities:
     """Compute the probability of being best for Adam and three optimizers, over the tasks of the suite."""
     table = [probabilities(record) for record in races().values()]
     shares = {name: np.array([row[name] for row in table]) for name in CANDIDATES}  # [tasks, k]
-    quantities: dict[str, Measured] = {}
-    leads = {}
-    for k in BUDGETS:
-        others = [name for name in CANDIDATES if name != "adam"]
-        next_best = max(others, key=lambda name: shares[name][:, k - 1].mean())
-        leads[k] = shares["adam"][:, k - 1] - shares[next_best][:, k - 1]
-        quantities |= {f"lead_{k}": mean(leads[k]), f"adam_{k}": mean(shares["adam"][:, k - 1])}
-    closing = mean(leads[1] - leads[LARGEST])
-    return {**quantities, "closing": closing, "tasks": exact(len(table)), "names": list(races())}
+    leads = {k: shares["adam"][:, k - 1] - _next_best(shares, k) for k in BUDGETS}
+    return {
+        **{f"lead_{k}": mean(lead) for k, lead in leads.items()},
+        "closing": mean(leads[1] - leads[LARGEST]),
+        **{f"{name}_{k}": mean(shares[name][:, k - 1]) for name in CANDIDATES for k in BUDGETS},
+        "tasks": exact(len(table)),
+        "names": list(races()),
+    }
+
+
+def _next_best(shares: Mapping[str, np.ndarray], k: int) -> np.ndarray:
+    """Return the probability, on each task, of that optimizer but Adam which has the largest on average."""
+    others = [name for name in CANDIDATES if name != "adam"]
+    return shares[max(others, key=lambda name: float(shares[name][:, k - 1].mean()))][:, k - 1]
