@@ -144,7 +144,7 @@ def decide_reversals(m: Quantities) -> Decision:
 
 def draw_reversals(m: Quantities) -> Chart:
     """Draw the shares of reversed orders below and above two standard errors."""
-    rows = {"below two standard errors": m["small"], "above": m["large"]}
+    rows = {"difference < 2 SE": m["small"], "difference > 2 SE": m["large"]}
     return interval_rows("differences-below-two-standard-errors-are-noise", "share of reversed orders", rows)
 
 

@@ -63,7 +63,7 @@ def decide_defaults(m: Quantities) -> Decision:
 def draw_defaults(m: Quantities) -> Chart:
     """Draw the lead of several optimizers at their defaults against the number of runs."""
     lines = {"defaults − tuned Adam": {k: m[f"runs_{k}"] for k in BUDGETS}}
-    labels = "runs", "lead of defaults over tuned Adam, margins"
+    labels = "runs", "lead of defaults, margins"
     return interval_lines("several-at-defaults-match-one-tuned", labels[1], labels, lines)
 
 
