@@ -66,6 +66,15 @@ class Half(torch.optim.SGD):
 LOOP = """
 import torch
 
+import gradprix as gp
+
+
+@gp.rule("nowhere", relation="none.", space={"lr": gp.log(1e-3, 1e-1)}, lr=0.1)
+def doubled(h, t, x, g):
+    '''Take twice the step.'''
+    x = x - 2 * h.lr * g
+    return x
+
 
 def train(make_optimizer, seed):
     torch.manual_seed(seed)
@@ -452,13 +461,15 @@ def test_objects_of_a_program_are_replayed_but_not_trained(home: Path) -> None:
     assert again.sample.is_bitwise
 
 
-def test_a_training_loop(home: Path) -> None:
+def test_a_training_loop_and_a_rule_of_the_user(home: Path) -> None:
     folder = home / "loop"
     folder.mkdir()
     (folder / "line.py").write_text(LOOP)
-    plan = make_plan(f"{folder}/line.py:train", "adam,momentum", direction="max", **BUDGET)
+    plan = make_plan(f"{folder}/line.py:train", f"adam,{folder}/line.py:doubled", direction="max", **BUDGET)
     file = save(plan, home / "line")
-    assert status_of(verify(file), CheckKind.ANSWER) is Status.AGREES
+    unread = verify(file)
+    assert status_of(unread, CheckKind.ANSWER) is Status.NOT_CHECKED, "a rule has no stand-in"
+    assert Cause.CODE_NOT_RUN in causes(unread)
     verification = verify(file, runs=2, run_code=True, engine=Untimed(1))
     assert verification.status is Status.AGREES
     assert verification.sample is not None

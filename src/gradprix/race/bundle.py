@@ -21,7 +21,7 @@ from gradprix.utils.files import write_atomically
 
 from .bundle_archive import ArchiveError, pack, unpack
 from .journal import DATABASE, Journal, JournalError
-from .rebuilt_plan import CodeFolder, rebuild_plan
+from .rebuilt_plan import CodeFolder, CodeNotLoadedError, rebuild_plan
 from .record import RaceRecord
 from .record_json import RecordError, read_record, to_json
 from .replay import MissingRunsError, RecordedRuns, compare_records, replay
@@ -197,6 +197,9 @@ def read_saved_race(folder: Path) -> Bundle:
         with CodeFolder(setup.code) as code:
             plan = rebuild_plan(description, setup, code)
             replayed = replay(plan, runs, mode, _analyses(record))
+    except CodeNotLoadedError as error:
+        cure = "Give a rule of your own by its location, mine.py:name, and not as an object"
+        raise BundleError(f"the race in {folder} cannot be bundled: {error} {cure}.") from error
     except MissingRunsError as error:
         raise BundleError(f"the race in {folder} was continued, and is not finished: {error} {again}.") from error
     if differences := compare_records(data, replayed):

@@ -95,7 +95,7 @@ def find_optimizer(entry: EntrySetup, code: "CodeFolder | None") -> Any:
     """
     location = entry.location
     if location is None:
-        raise CodeNotLoadedError(f"the optimizer of {entry.name} was an object of a program.", is_known=False)
+        raise CodeNotLoadedError(f"the code of the optimizer of {entry.name} is not known.", is_known=False)
     module, _, name = location.rpartition(":")
     if any(f"{module}.".startswith(f"{package}.") for package in TRUSTED):
         return _find_trusted(module, name)

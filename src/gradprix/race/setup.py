@@ -196,7 +196,7 @@ class SavedCode:
 def _describe_entry(plan: Plan, entry: Entry, code: SavedCode) -> EntrySetup:
     location = find_own_location(entry)
     is_own = location is not None
-    if not is_own and entry.name in plan.locations.optimizers:
+    if not is_own and entry.name in plan.locations.optimizers and not is_expression(entry.name):
         location = code.add(plan.locations.optimizers[entry.name])
     elif not is_own and isinstance(entry.rule, TorchOptimizerAdapter):
         location = _importable_name(entry.rule.make)
