@@ -114,11 +114,12 @@ def compare_copies(published: PublishedTask, engine: OtherMachine) -> list[dict[
     """Enter copies of the published optimizers, and return the verdicts against their originals."""
     originals = [published_entry(each) for each in published.entries]
     copies = {twin(entry, copy).name: (entry, copy) for copy in COPIES for entry in originals}
-    entries = [twin(*each) for each in copies.values()]
-    tune_together(Plan(find(published.task), tuple(entries), trials=published.trials, seed=published.seed), engine)
+    entries = tuple(twin(*each) for each in copies.values())
+    task, settings = find(published.task), {"trials": published.trials, "seed": published.seed}
+    tune_together(Plan(task, entries, seeds=published.seeds, **settings), engine)
     rows = []
     for entry in entries:
-        (plan,) = suite_entry_plans(entry, published.task)
+        (plan,) = suite_entry_plans(entry, published=[published])
         record, original = run_task(plan, None, engine).record, copies[entry.name][0].name
         pair = record.pair(original)
         lead = pair.difference if pair.a == entry.name else -pair.difference
@@ -143,13 +144,12 @@ def tune_together(plan: Plan, engine: OtherMachine) -> None:
     with Loggers((), plan, None) as loggers:
         runner = Runner.start(plan, Journal(None), engine, lambda *_: None, loggers, LiveFiles(None))
         tuned, _ = runner.tune()
-        seeds = range(load_published()[plan.task.name].seeds)
-        runner.run_final_trials(
-            {
-                each.name: [plan.final_trial(each, dict(tuned[each.name].point), s) for s in seeds]
-                for each in plan.entries
-            }
-        )
+        points = {name: dict(result.point) for name, result in tuned.items()}
+        finals = {
+            each.name: [plan.final_trial(each, points[each.name], seed) for seed in range(plan.seeds)]
+            for each in plan.entries
+        }
+        runner.run_final_trials(finals)
 
 
 def summarize(tasks: Mapping[str, Any]) -> dict[str, Any]:
