@@ -157,7 +157,7 @@ def draw_training(m: Quantities) -> Chart:
         for key, part in (("rare_zipf", "rare:"), ("frequent_zipf", "frequent:"), ("every_balanced", "balanced:"))
         for name, other in (("adam", "Adam"), ("sign", "sign"))
     }
-    title = "share of the initial loss that gradient descent leaves more than"
+    title = "excess loss of gradient descent, share of the initial loss"
     return interval_rows("gradient-descent-is-slow-on-rare-classes", title, rows, 0.0)
 
 
