@@ -6,7 +6,7 @@ Source: Kunstner et al. 2024, arXiv:2402.19449. Models are linear softmax classi
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice, product
+from itertools import product
 from math import isfinite, log
 
 import numpy as np
@@ -30,7 +30,8 @@ N, QUICK = 3, 2
 GROUPS = 6  # group k has 2^k classes; all groups have the same number of examples
 PER_GROUP = 64
 FEATURES = 448
-STEPS, QUICK_STEPS = 200, 40
+CHECKS, QUICK_CHECKS = (12, 25, 50, 100), (12, 25)
+"""Numbers of steps at which losses can be compared: at the first of them where Adam has learned."""
 OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, float], tuple[int, int]]] = {
     "descent": ("sgd", {}, (-7, 8)),
     "adam": ("adam", {}, (-13, -2)),
@@ -43,7 +44,8 @@ KINDS = {
     "centred": "classes of Zipf frequencies, inputs of mean zero",
 }
 SLOWER = 0.2  # a fifth of the initial loss more counts as slower
-LEARNED = 1e-3  # share of the initial loss below which no better learning rate is looked for
+LEARNED = 0.1  # share of the initial loss up to which Adam has learned the examples that are compared
+FITTED = 1e-3  # share of the initial loss below which no better learning rate is looked for
 ALIKE = 0.05  # a twentieth of the initial loss counts as no difference
 
 CLASSES = 100
@@ -103,31 +105,34 @@ def draw_problem(seed: int, kind: str) -> Classification:
 
 
 def train_tuned(problem: Classification, optimizer: str, quick: bool) -> Tensor:
-    """Train from zero, and return the losses of each example at the learning rate with the lowest mean loss.
+    """Train from zero, and return the losses of each example after each of `CHECKS`, `[checks, examples]`.
 
-    Full batches have no noise, so that the learning rate is tuned on the run that is measured, for every optimizer.
+    The learning rate of each check is that with the lowest mean loss there. Full batches have no noise, so that it is
+    tuned on the run that is measured, for every optimizer.
     """
     name, fixed, (low, high) = OPTIMIZERS[optimizer]
     rates = 2.0 ** torch.arange(low, high + 1, 2 if quick else 1)[:, None, None]
     start = torch.zeros(len(rates), problem.classes, FEATURES)
-    steps = QUICK_STEPS if quick else STEPS
-    points = iterates(ALL[name], problem.gradient, start, steps, lr=rates, **fixed)
-    losses = problem.losses(next(islice(points, steps, None))).nan_to_num(torch.inf, torch.inf)
-    best = int(losses.mean(-1).argmin())
-    is_inside = 0 < best < len(rates) - 1 or float(losses[best].mean()) < LEARNED
-    assert is_inside or quick, f"the best learning rate of {optimizer} is at the edge of the grid"
-    return losses[best]
+    checks, tuned = QUICK_CHECKS if quick else CHECKS, []
+    for t, point in enumerate(iterates(ALL[name], problem.gradient, start, checks[-1], lr=rates, **fixed)):
+        if t in checks:
+            losses = problem.losses(point).nan_to_num(torch.inf, torch.inf)
+            best = int(losses.mean(-1).argmin())
+            is_inside = 0 < best < len(rates) - 1 or float(losses[best].mean()) < FITTED
+            assert is_inside or quick, f"the best learning rate of {optimizer} is at the edge of the grid"
+            tuned.append(losses[best])
+    return torch.stack(tuned)
 
 
 @cache
 def train_all(quick: bool) -> dict[tuple[str, str], list[Tensor]]:
-    """Return the mean loss of each group, `[GROUPS]`, for each seed, by optimizer and kind of problem."""
+    """Return the mean loss of each group, `[checks, GROUPS]`, for each seed, by optimizer and kind of problem."""
     results: dict[tuple[str, str], list[Tensor]] = {}
     for seed, kind in product(range(QUICK if quick else N), KINDS):
         problem = draw_problem(seed, kind)
         for optimizer in OPTIMIZERS:
             losses = train_tuned(problem, optimizer, quick)
-            by_group = torch.stack([losses[problem.groups == k].mean() for k in range(GROUPS)])
+            by_group = torch.stack([losses[:, problem.groups == k].mean(1) for k in range(GROUPS)], 1)
             results.setdefault((optimizer, kind), []).append(by_group.double())
     return results
 
@@ -166,17 +171,20 @@ def measure_training(quick: bool) -> Quantities:
     """Compare the losses that remain after equal numbers of steps, on frequent and on rare classes."""
     results = train_all(quick)
 
+    def compared(name: str, kind: str, part: str) -> list[float]:
+        """Return the loss of each seed on a part, at the first check at which Adam has learned it, or at the last."""
+        adam = torch.stack(results["adam", kind])[..., PARTS[part]].mean((0, 2))
+        check = int((adam <= LEARNED).int().argmax()) if bool((adam <= LEARNED).any()) else -1
+        return [float(losses[check, PARTS[part]].mean()) for losses in results[name, kind]]
+
     def behind(other: str, kind: str, part: str) -> Measured:
-        pairs = zip(results["descent", kind], results[other, kind], strict=True)
-        return mean([float((descent - tuned)[PARTS[part]].mean()) for descent, tuned in pairs])
+        return mean(np.subtract(compared("descent", kind, part), compared(other, kind, part)))
 
     arms = (("rare", "zipf"), ("frequent", "zipf"), ("every", "balanced"), ("rare", "centred"))
     comparisons = {
         f"{other}_{part}_{kind}": behind(other, kind, part) for part, kind in arms for other in ("adam", "sign")
     }
-    left = {
-        f"left_{name}": mean([float(r[PARTS["rare"]].mean()) for r in results[name, "zipf"]]) for name in OPTIMIZERS
-    }
+    left = {f"left_{name}": mean(compared(name, "zipf", "rare")) for name in OPTIMIZERS}
     return {**comparisons, **left}
 
 
