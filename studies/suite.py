@@ -1,10 +1,10 @@
 """Race classic and newer optimizers on every built-in task by the full protocol, and write the results to commit.
 
     python studies/suite.py                  # two hours on two cores; run again to resume
-    python studies/suite.py --tasks digits   # one task
+    python studies/suite.py --tasks digits   # only the race on one task
     python studies/suite.py --collect        # only write the records of the races that are finished
     python studies/suite.py --confirm        # only race those pairs again whose rank reversal rests on one race
-    python studies/suite.py --summarize      # only summarize the records, also of a part of the tasks
+    python studies/suite.py --summarize      # only summarize the records that exist, or those of --tasks
 
 Without an option it does everything in this order:
 
@@ -163,13 +163,14 @@ def main() -> None:
     """Run the steps that the command line selects."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the races")
-    parser.add_argument("--tasks", default=",".join(ALL), help="names of tasks, separated by commas")
+    parser.add_argument("--tasks", help="names of tasks, separated by commas; all by default")
     for step in ("collect", "confirm", "summarize"):
         parser.add_argument(f"--{step}", action="store_true")
     arguments = parser.parse_args()
-    names, out = arguments.tasks.split(","), arguments.out
-    is_everything = not (arguments.collect or arguments.confirm or arguments.summarize)
-    if is_everything:
+    names, out = arguments.tasks.split(",") if arguments.tasks else list(ALL), arguments.out
+    is_race = not (arguments.collect or arguments.confirm or arguments.summarize)
+    is_everything = is_race and arguments.tasks is None  # the evidence of a part of the tasks is no default
+    if is_race:
         race(names, out)
     if arguments.collect:
         collect(names, out)
