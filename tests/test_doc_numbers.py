@@ -118,6 +118,9 @@ def test_code_and_generated_parts_are_no_handwritten_numbers(text: str) -> None:
 
 RESULTS = {
     "races": 2_000,
+    "short": 12.3,
+    "long": 5_400,
+    "few": 3,
     "tasks": {"a": [{"false": []}, {"false": ["adam"]}], "b": [{"false": []}]},
     "a key": {"gain": -0.0421},
 }
@@ -135,9 +138,9 @@ RESULTS = {
         ("0.026 | share(races)", "2.6 % (95 %: 1.9 to 3.4 %)"),
         ('tasks | flat | where("data.false") | length', "1"),
         ('tasks | flat | each("data.false | length") | max', "1"),
-        ("12.3 | duration", "12 seconds"),
-        ("5400 | duration", "1.5 hours"),
-        ("3 | words", "three"),
+        ("short | duration", "12 seconds"),
+        ("long | duration", "1.5 hours"),
+        ("few | words", "three"),
     ],
 )
 def test_values_are_read_from_results(monkeypatch: pytest.MonkeyPatch, expression: str, text: str) -> None:
@@ -148,7 +151,13 @@ def test_values_are_read_from_results(monkeypatch: pytest.MonkeyPatch, expressio
 
 @pytest.mark.parametrize(
     ("expression", "error"),
-    [("nothing", KeyError), ("tasks.c", KeyError), ("tasks.c | length", KeyError), ("tasks", TypeError)],
+    [
+        ("nothing", KeyError),
+        ('tasks | flat | rate("false", "races")', ValueError),
+        ("tasks.c", KeyError),
+        ("tasks.c | length", KeyError),
+        ("tasks", TypeError),
+    ],
 )
 def test_a_value_that_is_missing_or_has_no_format_is_an_error(
     monkeypatch: pytest.MonkeyPatch, expression: str, error: type[Exception]

@@ -22,6 +22,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from docutils import nodes
+from jinja2 import meta
 from scipy.stats import binomtest
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
@@ -63,6 +64,8 @@ def value(reference: str) -> str:
 
 def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
     """Return the value of a Jinja expression in the names, which are an object as a whole under the name `data`."""
+    if not meta.find_undeclared_variables(ENVIRONMENT.parse(f"{{{{ {expression} }}}}")):
+        raise ValueError(f"{expression!r} names no key. If it has a meaning in Jinja, write data.{expression}")
     try:
         result = ENVIRONMENT.compile_expression(expression, undefined_to_none=False)(names, data=names)
     except jinja2.UndefinedError as error:
