@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gradprix.optim import from_rule
 from gradprix.rules import Rule
 from gradprix.tasks import Task
 from gradprix.training import Outcome, Trial, train_stack
-from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
 from gradprix.tuning.learning_rate_grid import grid_learning_rate, nearest_grid_point
 
 TUNING, FINAL = 7_000, 8_000  # first tuning seed and first held-out seed
@@ -39,11 +37,8 @@ class Arm:
 
     def trial(self, task: Task, lr: float, seed: int, is_final: bool) -> Trial:
         """Return the specification of a training run; final runs are evaluated on test examples."""
-        optimizer: Rule | TorchOptimizerAdapter = self.rule
         values = self.rule.values(**self.fixed, lr=lr)
-        if self.rule.evaluation is not None:  # models are evaluated at other weights, such as averages
-            optimizer, values = TorchOptimizerAdapter(from_rule(self.rule)), {**self.fixed, "lr": lr}
-        return Trial(optimizer, values, seed, task.batch_size, task.epochs, task.schedule, is_final)
+        return Trial(self.rule, values, seed, task.batch_size, task.epochs, task.schedule, is_final)
 
 
 def tune(task: Task, arms: Sequence[Arm], seeds: int, spacing: int = 2, most: int = 24) -> tuple[Arm, float]:
