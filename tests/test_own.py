@@ -316,6 +316,16 @@ def test_several_dimensions_are_searched_in_exactly_as_many_trials(trials: int) 
     assert (again, same) == (found, asked)
 
 
+def test_a_hyperparameter_without_a_default_starts_in_the_middle() -> None:
+    def sgd(params: Any, lr: float, mu: float) -> torch.optim.SGD:
+        return torch.optim.SGD(params, lr=lr, momentum=mu)
+
+    entry = gp.Entry("sgd", sgd, space={"lr": log(0.001, 1), "mu": log(0.5, 0.98)})
+    plan = make_plan("digits", [entry, "adam"])
+    first, *_ = plan.tuner(entry).ask()
+    assert dict(first.point) == pytest.approx({"lr": 0.0316, "mu": 0.7}, rel=0.01)
+
+
 def test_a_search_comes_near_the_best_point() -> None:
     plan = make_plan("digits", "adam,momentum", tune="beta1", trials=60)
 

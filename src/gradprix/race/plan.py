@@ -110,7 +110,7 @@ class Plan:
         default = {"batch_size": self.batch_size(entry), "schedule": entry.schedule or self.task.schedule}
         default |= {"clip_norm": self._clip_norm or USUAL_CLIP_NORM, "sam_rho": entry.sam_rho or USUAL_SAM_RHO}
         default |= {**entry.rule_defaults, "lr": entry.default_rate}
-        default |= {name: axis.from_unit(0.5) for name, axis in entry.space.items() if default[name] is None}
+        default |= {name: axis.from_unit(0.5) for name, axis in entry.space.items() if default.get(name) is None}
         stream = hashlib.sha256(f"{self.seed} {entry.name} {entry.replicate}".encode()).digest()
         return make_tuner(entry.space, default, self.trials, entry.offset, int.from_bytes(stream[:8]))
 
