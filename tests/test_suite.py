@@ -10,13 +10,13 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from gradprix.cli import app
-from gradprix.race import Pair, RaceRecord, Verdict, summed_up
+from gradprix.race import Pair, RaceRecord, Verdict, suite_plans, summed_up
 from gradprix.race.record_json import to_json
 from gradprix.race.suite_record import RankReversal, SecondRace, SuiteSummary
 from gradprix.race.suite_summary import TAUS, profile
 from gradprix.show import suite_page
 from gradprix.stats.verdict import PairVerdict
-from gradprix.text.suite import format_first_choice, format_reversals, format_suite
+from gradprix.text.suite import format_first_choice, format_regrets_title, format_reversals, format_suite
 from gradprix.text.suite_tables import choice_rows, entry_rows, left_out_rows, race_rows, regret_rows
 from parsed_page import HOSTILE, ParsedPage
 from records import make_record, replace_entry
@@ -141,6 +141,27 @@ def test_statements_say_if_they_depend_on_a_task() -> None:
     assert "a has the smallest median (0.00), but was 9.0 behind on t3." in worst
     assert worst.endswith("The smallest median is the same whichever task is left out.")
     assert format_suite(behind(a=(0, 0), b=(1, 1)))[0].endswith("The choice is the same whichever task is left out.")
+
+
+def test_a_single_task_says_nothing_about_leaving_it_out() -> None:
+    assert not any("left out" in sentence for sentence in format_suite(behind(a=(0,), b=(1,))))
+
+
+@pytest.mark.parametrize(("regrets", "restricted"), [(INCOMPLETE, True), ({"a": (0, 2), "b": (1, 0)}, False)])
+def test_comparisons_name_the_restriction_to_entries_on_all_tasks(
+    regrets: Mapping[str, Sequence[float | None]], restricted: bool
+) -> None:
+    """An entry that is missing on some tasks may be better on the others."""
+    summary = behind(**regrets)
+    _, worst, leaders, *_ = format_suite(summary)
+    for sentence in (worst, leaders, format_regrets_title(summary)):
+        assert ("that raced on all tasks" in sentence) == restricted
+
+
+def test_suites_race_each_task_once() -> None:
+    assert [plan.task.name for plan in suite_plans("digits, digits", "adam,momentum")] == ["digits"]
+    with pytest.raises(ValueError, match="no tasks are given"):
+        suite_plans([])
 
 
 def test_the_choice_without_a_task_is_evaluated_on_it() -> None:

@@ -1,6 +1,6 @@
 """Suites: races of the same optimizers on several tasks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,37 @@ def suite_plans(
 
     Raises:
         UnknownNameError: if a task is not built in.
-        ValueError: if a value is out of range; see `race`.
+        ValueError: if there are no tasks, or a value is out of range; see `race`.
     """
-    names = list(ALL) if tasks is None else tasks.split(",") if isinstance(tasks, str) else list(tasks)
-    for name in names:
-        if name not in ALL:
-            raise UnknownNameError("task", name, ALL)
+    names = choose_tasks(tasks, ALL, "task")
     return [make_plan(name, optimizers or ENTRIES_OF_A_SUITE, **budget) for name in names]
+
+
+def choose_tasks(tasks: str | Iterable[str] | None, known: Collection[str], kind: str) -> list[str]:
+    """Return the names of the chosen tasks, each once.
+
+    Args:
+        tasks: names, as a list or separated by commas. None selects all known tasks.
+        known: names of the known tasks.
+        kind: what the names stand for, for error messages.
+
+    Raises:
+        UnknownNameError: if a name is unknown.
+        ValueError: if there are no names.
+
+    Example:
+        >>> choose_tasks("digits, mnist,digits", ["digits", "mnist", "tailed"], "task")
+        ['digits', 'mnist']
+    """
+    if tasks is None:
+        return list(known)
+    given = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else list(tasks)
+    for name in given:
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+    if not given:
+        raise ValueError(f"no tasks are given: choose from {', '.join(known)}.")
+    return list(dict.fromkeys(given))
 
 
 def published_entries(task: str) -> list[str]:

@@ -38,8 +38,8 @@ def format_single_choice(summary: "SuiteSummary") -> str:
     regret = summary.regrets[best.entries[0]]
     return (
         f"Best single choice for all tasks: {format_choice(best.entries)}, on average {regret.mean:.1f} margins behind "
-        f"the best of each task, at most {regret.largest:.1f} ({regret.worst_task}). "
-        f"{format_stability('The choice', best)}"
+        f"the best of each task, at most {regret.largest:.1f} ({regret.worst_task})."
+        f"{format_stability('The choice', best, summary)}"
     )
 
 
@@ -47,20 +47,20 @@ def format_worst_cases(summary: "SuiteSummary") -> str:
     """Name the entries with the smallest largest regret and with the smallest median, and what each is bad at."""
     safest, typical = summary.selections.largest, summary.selections.median
     if safest.entries == summary.selections.mean.entries:
-        sentence = f"No other optimizer has a smaller largest regret. {format_stability('This', safest)}"
+        sentence = f"No other optimizer{_complete(summary)} has a smaller largest regret."
     else:
         sentence = (
             f"{format_list(safest.entries)} {_verb(safest.entries)} never more than "
-            f"{summary.regrets[safest.entries[0]].largest:.1f} margins behind, less than any other. "
-            f"{format_stability('This', safest)}"
+            f"{summary.regrets[safest.entries[0]].largest:.1f} margins behind, less than any other{_complete(summary)}."
         )
+    sentence += format_stability("This", safest, summary)
     if set(typical.entries) & set(safest.entries):
         return sentence
     regret = summary.regrets[typical.entries[0]]
     return (
         f"{sentence} {format_list(typical.entries)} {_verb(typical.entries, 'has', 'have')} the smallest median "
         f"({regret.median:.2f}), but {_verb(typical.entries, 'was', 'were')} {regret.largest:.1f} behind on "
-        f"{regret.worst_task}. {format_stability('The smallest median', typical)}"
+        f"{regret.worst_task}.{format_stability('The smallest median', typical, summary)}"
     )
 
 
@@ -68,21 +68,32 @@ def format_leaders(summary: "SuiteSummary") -> str:
     """Name the entries that are most often among the leaders."""
     most = summary.selections.leading
     count = sum(most.entries[0] in task.leaders for task in summary.tasks.values())
+    subject = f"Of the optimizers{_complete(summary)}, most" if _complete(summary) else "Most"
     return (
-        f"Most often among the leaders: {format_list(most.entries)}, on {count} of "
-        f"{format_count(len(summary.tasks), 'task')}. {format_stability('This', most)}"
+        f"{subject} often among the leaders: {format_list(most.entries)}, on {count} of "
+        f"{format_count(len(summary.tasks), 'task')}.{format_stability('This', most, summary)}"
     )
 
 
-def format_stability(subject: str, selection: "Selection") -> str:
-    """Say whether a selection is the same without any one of the tasks, and otherwise what it would be."""
+def format_stability(subject: str, selection: "Selection", summary: "SuiteSummary") -> str:
+    """Say whether a selection is the same without any one of the tasks, and otherwise what it would be.
+
+    The sentence begins with a space. It is empty for a suite of a single task.
+    """
+    if len(summary.tasks) == 1:
+        return ""
     if not selection.without:
-        return f"{subject} is the same whichever task is left out."
+        return f" {subject} is the same whichever task is left out."
     others: dict[tuple[str, ...], list[str]] = {}
     for task, entries in selection.without.items():
         others.setdefault(entries, []).append(task)
     each = [f"without {format_choice(tasks)} it would be {format_list(entries)}" for entries, tasks in others.items()]
-    return f"{subject} depends on single tasks: {'; '.join(each)}."
+    return f" {subject} depends on single tasks: {'; '.join(each)}."
+
+
+def _complete(summary: "SuiteSummary") -> str:
+    """Return the restriction of a comparison to the entries that raced on all tasks; empty if all of them did."""
+    return " that raced on all tasks" if len(summary.complete) < len(summary.entries) else ""
 
 
 def format_recommendation(summary: "SuiteSummary") -> str:
@@ -221,8 +232,8 @@ def format_regrets_title(summary: "SuiteSummary") -> str:
     best = summary.entries[0]
     regret = summary.regrets[best]
     return (
-        f"{best} is {regret.mean:.1f} margins behind the best of a task on average, the least of all, and at most "
-        f"{regret.largest:.1f} ({regret.worst_task})."
+        f"{best} is {regret.mean:.1f} margins behind the best of a task on average, the least of all"
+        f"{_complete(summary)}, and at most {regret.largest:.1f} ({regret.worst_task})."
     )
 
 
