@@ -33,8 +33,10 @@ from gradprix.race import (
 from gradprix.race.control import ROUNDING_DEVIATION, Agreement, compare_control, control_entries
 from gradprix.race.entry_registry import ENTRIES
 from gradprix.race.published_task import FOLDER, read_published, write_published
+from gradprix.rules import log
 from gradprix.show import suite_entry_answer, suite_entry_page
 from gradprix.show.terminal import console
+from gradprix.stats.tuning_variance import tuning_deviation
 from gradprix.stats.verdict import PairVerdict
 from gradprix.tasks import ALL, find
 from gradprix.text.suite_entry import format_comparison, format_suite_entry
@@ -135,6 +137,65 @@ def test_another_task_is_refused(published: PublishedTask, word: str, changes: M
         suite_entry_plans("adam", published=[replace(published, **changes)])
 
 
+PLATFORMS: list[dict[str, Any]] = [
+    {"versions": {"python": "3.10.4"}},
+    {"versions": {"torch": "2.0.0"}},
+    {"versions": {"numpy": "1.26.0"}},
+    {"machine": {"cpu": "another CPU"}},
+]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=str)
+def test_fingerprints_are_compared_on_the_same_platform_alone(
+    published: PublishedTask, platform: dict[str, Any]
+) -> None:
+    """They contain bytecode and initial weights."""
+    elsewhere = {key: {**getattr(published, key), **values} for key, values in platform.items()}
+    (plan,) = suite_entry_plans("adam", published=[replace(published, fingerprint="0", **elsewhere)])
+    assert plan.published.fingerprint == "0"
+    with pytest.raises(PublishedError, match="batch_size"):
+        suite_entry_plans("adam", published=[replace(published, batch_size=16, **elsewhere)])
+
+
+@pytest.mark.parametrize("tasks", ["digits,digits", " digits", ["digits"]])
+def test_each_task_is_compared_once(tasks: Any) -> None:
+    assert [plan.task.name for plan in suite_entry_plans("adam", tasks)] == ["digits"]
+
+
+def test_no_tasks_are_an_error() -> None:
+    with pytest.raises(ValueError, match="no tasks are given"):
+        suite_entry_plans("adam", [])
+
+
+def test_a_shift_between_machines_is_part_of_all_bounds(
+    published: PublishedTask, compared: SuiteEntryResult, engine: Local
+) -> None:
+    first, *others = published.entries
+    moved = replace(first, values=(first.values[0] + 1e-9, *first.values[1:]))
+    elsewhere = replace(published, entries=(moved, *others))
+    (task,) = enter_suite(
+        Entry("other", Copy), published=[elsewhere], out=compared.folder, engine=engine, watch=print
+    ).record.tasks.values()
+    (same,) = compared.record.tasks.values()
+    assert task.control.agreement is Agreement.ROUNDING
+    assert task.bound > same.bound + 1e-6
+    assert all(task.bounds[name] > same.bounds[name] + 1e-6 for name in published.values if same.bounds[name])
+    for pair in task.pairs:
+        assert np.ptp(pair.ci95) > np.ptp(same.pair(pair.a if pair.b == "other" else pair.b).ci95) + 1e-6
+
+
+def test_a_single_search_varies_more_whatever_it_tunes(published: PublishedTask, engine: Local) -> None:
+    def sgd(params: Any, momentum: float) -> torch.optim.SGD:
+        return torch.optim.SGD(params, lr=0.05, momentum=momentum)
+
+    entry = Entry("sgd", sgd, space={"momentum": log(0.5, 0.98)})
+    steady = replace(published, tuning_deviation=0.1 * published.margin, searches=18)
+    (task,) = enter_suite(entry, published=[steady], engine=engine, watch=print).record.tasks.values()
+    assert list(task.tuned) == ["momentum"]
+    assert task.tolerance is None
+    assert task.tuning_deviation == pytest.approx(tuning_deviation([], task.margin))
+
+
 def repeated(published: PublishedTask, shift: float, seeds: int = 2) -> dict[str, list[Outcome]]:
     """Return outcomes of repeated runs that differ from the published ones by a shift."""
     return {
@@ -214,6 +275,8 @@ def test_sentences_and_terminal_say_what_was_found(compared: SuiteEntryResult) -
     assert f"{task.runs} training runs" in text
     assert any(task.recommended in line for line in format_comparison(task))
     moved = replace(task, control=replace(task.control, runs=(replace(task.control.runs[0], here=0.5),)))
+    wild = replace(task, final=replace(task.final, diverged=2))
+    assert "digits-small: other diverged on 2 of 8 seeds." in format_suite_entry(replace(record, tasks={"x": wild}))
     assert "1 of 1 published final runs" in "\n".join(format_suite_entry(replace(record, tasks={"x": moved})))
     data = compared.to_dict()
     assert json.loads(json.dumps(data, allow_nan=False)) == data

@@ -1,11 +1,16 @@
 """Plan of a comparison of one optimizer with the published suite on a task."""
 
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from gradprix.tasks import Task, UnknownNameError, find
+import numpy as np
+import torch
+
+from gradprix.tasks import Task, find
 from gradprix.training.trial import Trial
+from gradprix.utils.run_info import cpu_model
 
 from .control import CONTROL_SEEDS, control_entries
 from .entry import Entry
@@ -13,6 +18,7 @@ from .entry_registry import resolve_entries
 from .plan import Plan, RacePhase
 from .published_task import PublishedEntry, PublishedError, PublishedTask, load_published
 from .record_json import to_json
+from .suite_runner import choose_tasks
 
 NEW_LABEL = "{} (new)"
 """Template of the name of an optimizer that has the name of a published one."""
@@ -95,13 +101,10 @@ def suite_entry_plans(
     Raises:
         UnknownNameError: if a task or the optimizer is unknown.
         PublishedError: if a task differs from the published one.
-        ValueError: if there is not exactly one optimizer.
+        ValueError: if there are no tasks, or not exactly one optimizer.
     """
     known = load_published() if published is None else {task.task: task for task in published}
-    names = list(known) if tasks is None else tasks.split(",") if isinstance(tasks, str) else list(tasks)
-    for name in names:
-        if name not in known:
-            raise UnknownNameError("task of the published suite", name, known)
+    names = choose_tasks(tasks, known, "task of the published suite")
     entries = resolve_entries(entry)
     if len(entries) != 1:
         raise ValueError(f"entry = {entry}: give one optimizer, such as mine.py:MyOpt.")
@@ -124,7 +127,11 @@ def suite_entry_plans(
 
 
 def _check_task(task: Task, published: PublishedTask) -> None:
-    """Raise `PublishedError` unless a task has the fingerprint and the settings of a published one."""
+    """Raise `PublishedError` unless a task has the fingerprint and the settings of a published one.
+
+    A fingerprint contains bytecode and initial weights, which depend on Python, libraries and CPU. Where these differ,
+    only the settings are compared here, and the data by the control.
+    """
     metric = {key: value for key, value in vars(task.metric).items() if key != "score"}
     pairs = {
         "metric": (metric, to_json(published.metric)),
@@ -132,10 +139,19 @@ def _check_task(task: Task, published: PublishedTask) -> None:
         "options": (task.options, published.options),
     }
     changed = [f"{name} {was} there, {now} here" for name, (now, was) in pairs.items() if now != was]
-    if not changed and task.fingerprint != published.fingerprint:
+    if not changed and _is_same_platform(published) and task.fingerprint != published.fingerprint:
         changed = ["another fingerprint: its model, loss, metric or data differ"]
     if changed:
         raise PublishedError(
             f"the task {published.task} is not that of the published suite ({'; '.join(changed)}), so its runs cannot "
             "be compared. The published runs belong to this version of gradprix and its packaged data."
         )
+
+
+def _is_same_platform(published: PublishedTask) -> bool:
+    """Return True if the fingerprint of an unchanged task must be the published one."""
+    here = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    there = {**here, **published.versions}
+    is_same_python = here["python"].split(".")[:2] == there["python"].split(".")[:2]
+    is_same_library = all(here[name] == there[name] for name in ("torch", "numpy"))
+    return is_same_python and is_same_library and published.machine.get("cpu", cpu_model()) == cpu_model()

@@ -17,7 +17,7 @@ from gradprix.tuning.response_curve import ResponseCurve, learning_rate_toleranc
 from gradprix.tuning.tuner import TuningResult
 from gradprix.utils.margins import absolute_margin
 
-from .analysis import bound_regrets, score_finals, test_parts
+from .analysis import bound_regrets, final_score, test_parts
 from .best import Best
 from .control import Control, compare_control
 from .entry import Entry
@@ -222,7 +222,8 @@ def compare_with_published(
     """Compare the final runs of an optimizer with the published ones.
 
     The comparisons are those of an interim analysis of the published race with the optimizer as its baseline. The
-    variance of the optimizer's mean contains that from tuning, and that of a shift between machines; see `control`.
+    variance of the optimizer's mean contains that from tuning, and that of a shift between machines; see `control`. A
+    regret bound contains only the variance of the other entry, to which the shift is added there.
 
     Args:
         plan: plan that was run.
@@ -235,28 +236,26 @@ def compare_with_published(
     """
     published, metric, label, name = plan.published, plan.published.metric, plan.label, plan.entry.name
     outcomes = outcomes_by_entry(finals)
-    _, own, _ = score_finals(plan, outcomes)
+    own = tuple(final_score(outcome, published.chance_level) for outcome in outcomes[name])
     own_parts, parts = test_parts(outcomes, published.chance_level), published.parts
-    values = {**published.values, label: own[name]}
+    values = {**published.values, label: own}
     crossed = None if parts is None or own_parts is None else {**parts, label: own_parts[name]}
     means = {entry: sum(each) / len(each) for entry, each in values.items()}
     best = (max if metric.higher_is_better else min)(means.values())
     margin = absolute_margin(metric.margin, metric.relative, best)
     tolerance, from_tuning = _evaluate_tuning(published, tuned, runs, margin)
-    deviations = dict.fromkeys(values, published.tuning_deviation)
-    deviations[label] = math.hypot(from_tuning, control.deviation)
+    deviations = {**dict.fromkeys(values, published.tuning_deviation), label: from_tuning}
+    shifted = {entry: math.hypot(deviation, control.deviation) for entry, deviation in deviations.items()}
     level, spent = published.interim_analyses[-1][1], sum(level for _, level in published.interim_analyses)
-    settings: dict[str, Any] = {
-        "higher_is_better": metric.higher_is_better,
-        "level": level,
-        "parts": crossed,
-        "tuning": deviations,
-    }
-    verdict = judge(values, margin=metric.margin, relative=metric.relative, spent=spent, baseline=label, **settings)
+    settings: dict[str, Any] = {"higher_is_better": metric.higher_is_better, "level": level, "parts": crossed}
+    margins: dict[str, Any] = {"margin": metric.margin, "relative": metric.relative}
+    tuning = {**deviations, label: shifted[label]}
+    verdict = judge(values, **margins, baseline=label, spent=spent, tuning=tuning, **settings)
     diverged = {entry.name for entry in published.entries if entry.diverged}
     if any(outcome.diverged is not None for outcome in outcomes[name]):
         diverged.add(label)
-    bounds = bound_regrets(values, [entry for entry in values if entry not in diverged], settings)
+    stable = [entry for entry in values if entry not in diverged]
+    bounds = bound_regrets(values, stable, {**settings, "tuning": shifted})
     return TaskComparison(
         task=published.task,
         about=plan.task.about,
@@ -290,14 +289,13 @@ def _evaluate_tuning(
 ) -> tuple[tuple[float, float] | None, float]:
     """Return the learning-rate tolerance of an optimizer, and the standard deviation of its mean due to tuning."""
     is_higher_better, from_tuning = published.metric.higher_is_better, published.tuning_deviation
+    if tuned.point and len(tuned.choices) == 1:
+        from_tuning = max(from_tuning, tuning_deviation([], margin))
     scores = tuned_scores(runs, is_higher_better)
     curve = ResponseCurve.fit(scores, published.noise or margin, margin) if scores else None
     if curve is None:
         return None, from_tuning
-    rates = [dict(choice)["lr"] for choice in tuned.choices]
-    if len(rates) == 2:
-        difference = curve(rates[0]) - curve(rates[1])
-        from_tuning = include_search(from_tuning, published.searches, difference, margin)
-    else:
-        from_tuning = max(from_tuning, tuning_deviation([], margin))
+    if len(tuned.choices) == 2:
+        first, second = (curve(dict(choice)["lr"]) for choice in tuned.choices)
+        from_tuning = include_search(from_tuning, published.searches, first - second, margin)
     return learning_rate_tolerance(curve, scores, margin, dict(tuned.point)["lr"]), from_tuning

@@ -43,7 +43,8 @@ def format_suite_entry(record: "SuiteComparison") -> list[str]:
         format_cost(tasks),
     ]
     for task in tasks:
-        warnings = [*format_edges(task), *format_failures(task.failed), *format_unreproduced(task.reruns)]
+        warnings = format_divergence(task) + format_edges(task)
+        warnings += [*format_failures(task.failed), *format_unreproduced(task.reruns)]
         lines += [f"{task.task}: {warning}" for warning in warnings]
     return lines
 
@@ -68,7 +69,7 @@ def _format_all_pairs(record: "SuiteComparison") -> str:
 
 
 def format_comparison(task: "TaskComparison") -> list[str]:
-    """Return the result on one task: mean, rank, bound and comparisons, in two or three sentences."""
+    """Return the result on one task: mean, rank, bound and comparisons, in three sentences, and a warning."""
     name, metric = task.name, task.metric
     bound = f"at most {format_difference(metric, task.bound)} behind the best" if task.bound else "not behind the best"
     lines = [
@@ -77,9 +78,13 @@ def format_comparison(task: "TaskComparison") -> list[str]:
         f"{name} {format_verdicts(task)}.",
         format_recommended(task),
     ]
-    if task.final.diverged:
-        lines.append(f"{name} diverged on {task.final.diverged} of {len(task.final.values)} seeds.")
-    return lines
+    return [*lines, *format_divergence(task)]
+
+
+def format_divergence(task: "TaskComparison") -> list[str]:
+    """Return a warning if final runs diverged."""
+    diverged, seeds = task.final.diverged, len(task.final.values)
+    return [f"{task.name} diverged on {diverged} of {format_count(seeds, 'seed')}."] if diverged else []
 
 
 def format_verdicts(task: "TaskComparison", most: int = 12) -> str:
@@ -129,7 +134,7 @@ def format_control(tasks: "list[TaskComparison]") -> str:
     where = "" if len(tasks) == 1 else f" on {format_list([task.task for task in differing])}"
     return (
         f"Control: {count} of {runs} published final runs, repeated here, end elsewhere{where}, by no more than "
-        "rounding explains: another CPU type. Comparisons there allow for a shift between the machines."
+        "rounding explains: another CPU type, or other versions. Comparisons there allow for a shift between machines."
     )
 
 
