@@ -44,8 +44,8 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         "verify digits.gradprix.zip": "a sample of its runs",
         "verify digits.gradprix.zip --all": "every run",
         "verify digits.gradprix.zip --runs 0": "without training",
-        "verify mine.gradprix.zip --run-code": "with code that you have read",
-        "verify mine.gradprix.zip --task mine.py": "with your copy of the task",
+        "verify my.gradprix.zip --run-code": "with code that you have read",
+        "verify my.gradprix.zip --task my.py": "with your copy of the task",
     },
     "compare": {"compare runs/digits runs/digits-long": "what leads in both"},
     "suite": {
