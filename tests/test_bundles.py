@@ -1,17 +1,22 @@
 """Bundles: what is in them, and that verification finds every change."""
 
 import copy
+import io
 import json
 import random
 import shutil
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
+from rich.console import Console
 
 import gradprix as gp
 from command_line import gradprix
@@ -22,9 +27,12 @@ from gradprix.race.entry import twin
 from gradprix.race.rebuilt_plan import rebuild_plan
 from gradprix.race.record_json import to_json
 from gradprix.race.reduced_plans import note_omissions
+from gradprix.race.repeated_runs import is_same_python
 from gradprix.race.replay import RecordedRuns, follows_schedule, replay
+from gradprix.race.run_comparison import NoiseScale, compare_within_noise
 from gradprix.race.run_sample import detection_probability, draw_sample, sample_size
 from gradprix.race.verification_record import Cause, CheckKind, Status, Verification
+from gradprix.show import verification_answer
 from gradprix.stats.alpha_spending import next_level
 from untimed import Untimed
 
@@ -261,6 +269,7 @@ CHANGES: dict[str, tuple[Callable[[Any], None], Cause]] = {
     "interim analyses": (set_value("record.verdict.looks", [[6, 0.05]]), Cause.INTERIM_ANALYSES),
     "a value of another type": (set_value("record.verdict.looks", [[6, "x"]]), Cause.RECORD),
     "an impossible value": (set_value("setup.entries.0.space.lr.values", [1.0, 0.1]), Cause.IMPOSSIBLE),
+    "artifacts of another type": (lambda c: tuning(c)[0]["outcome"].update(after="x"), Cause.IMPOSSIBLE),
     "an impossible outcome": (lambda c: finals(c)[0]["outcome"].update(curve=[]), Cause.IMPOSSIBLE),
 }
 """Changes of a bundle whose hashes are right, with the finding that they must lead to, without any training."""
@@ -299,6 +308,13 @@ def test_an_unchanged_copy_agrees(digits: Path, tmp_path: Path) -> None:
     """The changes above are found, and not the way in which the tests write a bundle."""
     file = rewritten(read_bundle(digits), lambda content: None, tmp_path / digits.name)
     assert verify(file, runs=0).status is Status.AGREES
+
+
+@pytest.mark.parametrize("plan", [None, [], {"entries": [], "trials": 2, "seeds": 6}, {"task": 5}])
+def test_plans_of_another_type_are_refused(plan: Any, digits: Path, tmp_path: Path) -> None:
+    file = rewritten(read_bundle(digits), lambda content: content.update(description=plan), tmp_path / digits.name)
+    with pytest.raises(BundleError, match="no bundle"):
+        verify(file, runs=0)
 
 
 def forged(bundle: Bundle, change: Callable[[Any], None], path: Path) -> Path:
@@ -361,6 +377,8 @@ def test_a_damaged_file_is_found(digits: Path, tmp_path: Path) -> None:
     members["README.txt"] += b"more"
     file = tmp_path / digits.name
     file.write_bytes(pack(members))
+    gradprix("verify", file.name, "--runs", "0", "--report", "page.html", folder=tmp_path, code=1)
+    assert not (tmp_path / "page.html").exists()
     verification = verify(file, runs=0)
     assert status_of(verification, CheckKind.FILES) is Status.DIFFERS
     assert causes(verification) == {Cause.HASHES}
@@ -379,11 +397,40 @@ def test_unsafe_and_unknown_members_are_refused(name: str, tmp_path: Path) -> No
         read_bundle(file)
 
 
+def test_a_bundle_cannot_write_over_its_verification_in_the_terminal(digits: Path) -> None:
+    verification = structs.replace(
+        verify(digits, runs=0), task="\x1b[2Jdigits\rNothing differs", machine={"python": "\x9b2J"}
+    )
+    console = Console(file=io.StringIO(), width=80)
+    console.print(verification_answer(verification, "\x1b[2J.gradprix.zip"))
+    assert all(character.isprintable() for character in console.file.getvalue().replace("\n", ""))
+
+
 def test_archives_that_are_too_large_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = pack({"a": b"0" * 1_000_000})
     monkeypatch.setattr("gradprix.race.bundle_archive.MAX_BYTES", 999_999)
     with pytest.raises(ArchiveError, match="larger"):
         unpack(data, lambda name: True)
+
+
+def test_no_more_is_decompressed_than_the_header_states() -> None:
+    size, stated = 30_000_000, 10
+    data = pack({"a": bytes(size)}).replace(size.to_bytes(4, "little"), stated.to_bytes(4, "little"))
+    tracemalloc.start()
+    with pytest.raises(ArchiveError):
+        unpack(data, lambda name: True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < size / 10
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_methods_of_compression_are_refused(method: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.gradprix.zip"
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("manifest.json", "{}")
+    with pytest.raises(BundleError, match="deflate"):
+        read_bundle(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no zip archive", pack({"manifest.json": b"{}"}), pack({})])
@@ -430,6 +477,7 @@ def test_own_copies_of_the_code_are_used_if_they_are_the_same(own: Path, home: P
     partly = verify(own, runs=1, task=task, engine=Untimed(1))
     assert status_of(partly, CheckKind.RUNS) is Status.NOT_CHECKED
     assert partly.sample is not None, "the runs of optimizers of gradprix are repeated"
+    assert partly.sample.available < partly.sample.total, "the probability is that for these runs"
     assert verify(own, runs=1, task=task, optimizers=[optimizer], engine=Untimed(1)).status is Status.AGREES
     (folder / "half.py").write_text(OPTIMIZER.replace("lr / 2", "lr / 3"))
     with pytest.raises(ValueError, match="your optimizer half"):
@@ -437,6 +485,20 @@ def test_own_copies_of_the_code_are_used_if_they_are_the_same(own: Path, home: P
     (folder / "sizes.py").write_text("WIDTH = 4\n")
     with pytest.raises(ValueError, match="your task 'signs'"):
         verify(own, runs=1, task=task, engine=Untimed(1))
+    earlier = rewritten(read_bundle(own), set_value("setup.machine.python", "3.9.1"), tmp_path / "b.gradprix.zip")
+    verification = verify(earlier, runs=1, task=task, engine=Untimed(1))
+    assert verification.sample is not None
+    assert not verification.sample.is_same_task, "with another Python that may be no other task"
+    assert status_of(verification, CheckKind.RUNS) is Status.DIFFERS
+
+
+@pytest.mark.parametrize(("end", "is_same"), [("", True), (", NVIDIA H200", True), (None, False)])
+def test_versions_are_compared_without_processor_and_device(end: str | None, is_same: bool, digits: Path) -> None:
+    bundle = read_bundle(digits)
+    here = bundle.setup.environment
+    environment = here.replace("torch 2", "torch 1") if end is None else here + end
+    setup = structs.replace(bundle.setup, environment=environment)
+    assert is_same_python(replace(bundle, setup=setup)) is is_same
 
 
 def test_objects_of_a_program_are_replayed_but_not_trained(home: Path) -> None:
@@ -537,11 +599,37 @@ def test_a_sample_finds_a_change_with_the_stated_probability(total: int, share: 
     assert abs(sum(hits) / len(hits) - detection_probability(total, drawn, share)) < 0.02
 
 
-def test_a_sample_has_runs_of_every_entry(digits: Path) -> None:
-    bundle = read_bundle(digits)
+def replayed_runs(file: Path) -> RecordedRuns:
+    """Runs of a bundle, after a replay of its race."""
+    bundle = read_bundle(file)
     plan, record = rebuild_plan(bundle.description, bundle.setup), bundle.read_record()
     recorded = RecordedRuns(bundle.outcomes(), record.cost.step_seconds, bundle.setup.environment)
     replay(plan, recorded, record.plan.mode, record.verdict.interim_analyses)
+    return recorded
+
+
+@pytest.mark.parametrize(("stated", "again", "is_found"), [(0.2, -0.1, True), (0.2, 0.0, True), (-0.2, 0.0, False)])
+def test_a_tuning_run_is_no_outlier_of_rounding_if_it_is_too_good(
+    stated: float, again: float, is_found: bool, digits: Path
+) -> None:
+    """Metrics of one tuning run relative to the final runs, in a bundle of another machine."""
+    recorded = replayed_runs(digits)
+    trials = {key: trial for key, trial in recorded.used.items() if (trial.entry_name, trial.epochs) == ("adam", 2)}
+    final = fmean(recorded.outcomes[key].valid_metric for key, trial in trials.items() if trial.evaluates_test)
+    forged = next(key for key, trial in trials.items() if not trial.evaluates_test)
+
+    def outcomes(metric: float) -> dict[str, Any]:
+        outcome = recorded.outcomes[forged]
+        curve = [*outcome.curve[:-1], (*outcome.curve[-1][:3], final + metric)]
+        return {**recorded.outcomes, forged: replace(outcome, curve=curve, diverged=None)}
+
+    scales = {("adam", 2): NoiseScale(test=0.01, valid=0.01, margin=0.005)}
+    result = compare_within_noise(trials, outcomes(stated), outcomes(again), scales, True)
+    assert set(result.different) == ({forged} if is_found else set())
+
+
+def test_a_sample_has_runs_of_every_entry(digits: Path) -> None:
+    recorded = replayed_runs(digits)
     for seed in range(20):
         keys = draw_sample(recorded.used, 1, seed, "adam")
         chosen = [recorded.used[key] for key in keys]
@@ -576,6 +664,7 @@ def test_commands_take_a_bundle_in_place_of_a_folder(digits: Path, tmp_path: Pat
     done = gradprix("verify", changed.name, "--runs", "0", folder=tmp_path, code=1)
     assert "nadam" in done.stdout
     gradprix("verify", "missing.zip", folder=tmp_path, code=2)
+    gradprix("verify", file.name, "--all", "--runs", "0", folder=tmp_path, code=2)
 
 
 @pytest.mark.slow

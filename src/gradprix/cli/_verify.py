@@ -98,6 +98,9 @@ def verify(
             engine=Local(processes, memory),
             watch=watch,
         )
+    if report is not None and result.checks[0].status is Status.DIFFERS:
+        typer.echo(f"gradprix: {report} is not written, because the bundle is damaged.", err=True)
+        report = None
     if report is not None:
         from gradprix.show import write_verified_report
 

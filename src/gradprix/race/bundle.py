@@ -19,8 +19,8 @@ from gradprix.stats.alpha_spending import InterimAnalysis
 from gradprix.training.trial import Outcome, Trial
 from gradprix.utils.files import write_atomically
 
-from .bundle_archive import ArchiveError, pack, unpack
-from .journal import DATABASE, Journal, JournalError
+from .bundle_archive import MAX_BYTES, ArchiveError, pack, unpack
+from .journal import DATABASE, Journal, JournalError, SavedPlan
 from .rebuilt_plan import CodeFolder, CodeNotLoadedError, rebuild_plan
 from .record import RaceRecord
 from .record_json import RecordError, read_record, to_json
@@ -130,8 +130,12 @@ class Bundle:
     sha256: str = ""
 
     def outcomes(self) -> dict[str, Outcome]:
-        """Return the outcome of each run, by the key of its trial."""
-        return {run.key: Outcome.from_json(json.dumps(run.outcome)) for run in self.runs}
+        """Return the outcome of each run, by the key of its trial.
+
+        Raises:
+            ValueError: if an outcome lacks a value, or has one of another type.
+        """
+        return {run.key: msgspec.convert(run.outcome, Outcome) for run in self.runs}
 
     def read_record(self) -> RaceRecord:
         """Return the record.
@@ -285,6 +289,8 @@ def read_bundle(path: Path) -> Bundle:
         FileNotFoundError: if there is no such file.
         BundleError: if it is no bundle, has entries that no bundle has, or was written by a later version.
     """
+    if path.stat().st_size > MAX_BYTES:
+        raise BundleError(f"{path} is no bundle that gradprix can read: it is larger than {MAX_BYTES // 10**6} MB.")
     data = path.read_bytes()
     try:
         members = unpack(data, _is_expected)
@@ -300,6 +306,7 @@ def read_bundle(path: Path) -> Bundle:
         setup = msgspec.structs.replace(msgspec.convert(plan["setup"], Setup), code=code)
         runs = [msgspec.convert(json.loads(line), SavedRun) for line in members[RUNS].splitlines()]
         record, description = json.loads(members[RECORD]), plan["description"]
+        msgspec.convert(description, SavedPlan)  # checks the types; the replay checks the values
     except (ArchiveError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, BundleError):
             raise

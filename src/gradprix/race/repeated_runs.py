@@ -12,7 +12,7 @@ from gradprix.executors.executor import Executor, WorkerError
 from gradprix.tasks.loop import Loop, Problem
 from gradprix.tasks.task import TaskError, first_line
 from gradprix.training.execution_mode import ExecutionMode
-from gradprix.training.provenance import provenance
+from gradprix.training.provenance import versions
 from gradprix.training.trial import Outcome, Trial
 from gradprix.utils.devices import require
 
@@ -110,6 +110,7 @@ def check_runs(
     is_bitwise = here == environment and same_rounding and mode.device == "cpu"
     sample = Sample(
         total=len(trials),
+        available=len(available),
         drawn=drawn,
         repeated=len(again),
         seed=reruns.seed,
@@ -118,6 +119,7 @@ def check_runs(
         is_bitwise=is_bitwise,
         identical=_count_identical(bundle, again),
         is_loop=isinstance(task, Loop),
+        is_same_task=task.fingerprint == plan.task.fingerprint,
     )
     if is_bitwise:
         findings += _compare_to_the_bit(bundle, trials, again, LOOP_TOLERANCE if sample.is_loop else 0.0)
@@ -153,28 +155,23 @@ def _find_task(bundle: Bundle, plan: Plan, reruns: Reruns) -> Problem:
         CodeNotLoadedError: if it is not part of gradprix, and the code of the bundle is not to be run.
         ValueError: if it cannot be loaded, or if the own copy is another task.
     """
-    if reruns.task is not None:
-        task = with_settings(reruns.task, plan)
-        if task.fingerprint != plan.task.fingerprint:
-            raise ValueError(
-                f"your task {task.name!r} is not that of the race: its data, model or code differ (fingerprint "
-                f"{task.fingerprint[:8]} instead of {plan.task.fingerprint[:8]})."
-            )
+    is_own = reruns.task is not None
+    task = with_settings(reruns.task, plan) if is_own else find_task(plan, bundle.setup, reruns.code, reruns.data)
+    if task.fingerprint == plan.task.fingerprint or not is_same_python(bundle):
         return task
-    task = find_task(plan, bundle.setup, reruns.code, reruns.data)
-    if task.fingerprint != plan.task.fingerprint and is_same_python(bundle):
-        raise OtherCodeError(
-            f"the task {task.name!r} has other data, another model or other code than that of the race (fingerprint "
-            f"{task.fingerprint[:8]} instead of {plan.task.fingerprint[:8]})."
-        )
-    return task
+    prints = f"(fingerprint {task.fingerprint[:8]} instead of {plan.task.fingerprint[:8]})"
+    if is_own:
+        raise ValueError(f"your task {task.name!r} is not that of the race: its data, model or code differ {prints}.")
+    raise OtherCodeError(
+        f"the task {task.name!r} has other data, another model or other code than that of the race {prints}."
+    )
 
 
 def is_same_python(bundle: Bundle) -> bool:
     """Return True if a race ran with the versions that are installed here, so that its code has the same hashes."""
     python = str(bundle.setup.machine.get("python")).rpartition(".")[0]
-    saved, here = (text.rpartition(", ")[0] for text in (bundle.setup.environment, provenance()))
-    return python == platform.python_version().rpartition(".")[0] and saved == here
+    same_versions = bundle.setup.environment.startswith(f"{versions()}, ")
+    return same_versions and python == platform.python_version().rpartition(".")[0]
 
 
 def _find_entries(bundle: Bundle, plan: Plan, reruns: Reruns) -> tuple[dict[str, Entry], list[Finding]]:
@@ -199,7 +196,7 @@ def _find_entries(bundle: Bundle, plan: Plan, reruns: Reruns) -> tuple[dict[str,
             continue
         if same_code(entry, stand_in, plan):
             available[name] = entry
-        elif own is not None:
+        elif own is not None and is_same_python(bundle):
             raise ValueError(f"your optimizer {name} is not that of the race: its code differs.")
         else:
             status = Status.DIFFERS if is_same_python(bundle) else Status.NOT_CHECKED

@@ -23,17 +23,21 @@ SHIFT_LEVEL = 1e-4
 """Level of the t-test of the mean difference between the final runs of an entry and their repetitions."""
 TUNING_OUTLIERS = 0.05
 """Share of the tuning runs that may differ by more: at the edge of stability, rounding decides between success and
-failure."""
+failure. A run that is stated to be better than the final runs, which no rounding explains, is not among them: one such
+run can tune an optimizer to a learning rate at which it fails."""
 
 
 def run_numbers(outcome: Outcome) -> dict[str, Any]:
-    """Return all numbers of an outcome that do not depend on time; for a run that failed, only the kind of failure."""
+    """Return all numbers of an outcome that do not depend on time; for a run that failed, only the kind of failure.
+
+    Pictures and texts that the task made from the trained model are not among them.
+    """
     if outcome.failure is not None:
         return {"failure": outcome.failure}
     names = ("curve", "test_loss", "test_metric", "test_parts", "diverged", "start", "gradients")
     numbers = {name: getattr(outcome, name) for name in names}
     numbers["curve"] = [list(point) for point in outcome.curve]
-    return numbers | {"after": None if outcome.after is None else outcome.after["numbers"], "failure": None}
+    return numbers | {"after": None if outcome.after is None else outcome.after.get("numbers"), "failure": None}
 
 
 def compare_runs(stated: Outcome, again: Outcome, tolerance: float = 0.0) -> list[Difference]:
@@ -126,7 +130,8 @@ def compare_within_noise(
     """
     sign = 1 if higher_is_better else -1
     tuned = {length: fmean(values) for length, values in _valid_metrics(trials, stated).items()}
-    outside: dict[bool, dict[str, tuple[float, float]]] = {True: {}, False: {}}
+    different: dict[str, tuple[float, float]] = {}
+    outliers: dict[str, tuple[float, float]] = {}
     shifts: dict[RunLength, list[float]] = {}
     largest = 0.0
     for key, trial in trials.items():
@@ -139,15 +144,16 @@ def compare_within_noise(
         if not is_final and length in tuned and _is_bad(one, other, sign, tuned[length], 2 * limit):
             continue
         if not abs(difference) <= limit:
-            outside[is_final][key] = one, other
+            is_outlier = not is_final and not sign * (one - tuned.get(length, one)) > limit
+            (outliers if is_outlier else different)[key] = one, other
         elif is_final:
             shifts.setdefault(length, []).append(difference)
             largest = max(largest, abs(difference) / scale.deviation(True))
     tuning = sum(not trial.evaluates_test for trial in trials.values())
-    if len(outside[False]) <= max(1, TUNING_OUTLIERS * tuning):
-        outside[False] = {}
+    if len(outliers) > max(1, TUNING_OUTLIERS * tuning):
+        different |= outliers
     shifted = {length[0]: fmean(values) for length, values in shifts.items() if _is_shifted(values, scales[length])}
-    return NoiseComparison(outside[True] | outside[False], shifted, largest)
+    return NoiseComparison(different, shifted, largest)
 
 
 def _is_shifted(differences: Sequence[float], scale: NoiseScale) -> bool:

@@ -6,6 +6,7 @@ answer that does not follow from them. Repeated runs find values that training d
 
 import platform
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +93,13 @@ def verify(
     Raises:
         FileNotFoundError: if there is no such file.
         BundleError: if it is no bundle that this version can read.
-        ValueError: if your own task or optimizer cannot be loaded or is another one, or `runs` is negative.
+        ValueError: if your own task or optimizer cannot be loaded or is another one, or `runs` is negative or given
+            together with `every`.
     """
     if runs is not None and runs < 0:
         raise ValueError(f"runs = {runs}: it must be 0 or more.")
+    if runs is not None and every:
+        raise ValueError(f"runs = {runs} (--runs) and every (--all) exclude each other: give one of them.")
     bundle = read_bundle(Path(file))
     own = {entry.name: entry.rule for name in optimizers for entry in resolve_entries(name)}
     own_task = find(task) if isinstance(task, str) else task
@@ -192,8 +196,8 @@ def _check_plan(bundle: Bundle, record: RaceRecord, plan: Plan) -> list[Finding]
 
 def _check_labels(bundle: Bundle, used: dict[str, Trial]) -> list[Finding]:
     """Check that each run of a bundle is part of the race, once, and has the hyperparameters and seed of its trial."""
-    keys = [run.key for run in bundle.runs]
-    unused = [f"{run.entry} ({run.key})" for run in bundle.runs if run.key not in used or keys.count(run.key) > 1]
+    counts = Counter(run.key for run in bundle.runs)
+    unused = [f"{run.entry} ({run.key})" for run in bundle.runs if run.key not in used or counts[run.key] > 1]
     mislabelled = [
         format_trial(used[run.key])
         for run in bundle.runs

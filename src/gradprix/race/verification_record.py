@@ -68,19 +68,22 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         total: number of training runs of the race.
+        available: number of those whose code could be run.
         drawn: number of runs that were drawn at random.
         repeated: number of runs that were repeated, including those that are in every sample.
         seed: seed of the draw.
-        share: share of the runs whose change is considered.
+        share: share of the available runs whose change is considered.
         probability: probability with which such a change would be in the sample.
         is_bitwise: True if numbers were compared to the bit.
         identical: number of runs whose numbers are equal to the bit.
         largest_deviation: largest difference of a final metric, in standard deviations of a difference between two
             seeds; None if the numbers were compared to the bit.
         is_loop: True if the task is a training loop, whose numbers are compared to a relative difference of 0.001.
+        is_same_task: True if the task has the fingerprint of the race here, which other versions may change.
     """
 
     total: int
+    available: int
     drawn: int
     repeated: int
     seed: int
@@ -90,6 +93,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     identical: int
     largest_deviation: float | None = None
     is_loop: bool = False
+    is_same_task: bool = True
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

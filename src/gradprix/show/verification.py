@@ -12,6 +12,7 @@ from gradprix.text.verification import KINDS, STATUS, format_check, format_concl
 from gradprix.utils.files import write_atomically
 
 from ._report import report
+from .lettering import clean
 
 STYLES = {Status.AGREES: "bold", Status.WITHIN_NOISE: "bold", Status.DIFFERS: "bold red", Status.NOT_CHECKED: "yellow"}
 """Style of each status in a terminal."""
@@ -19,6 +20,8 @@ STYLES = {Status.AGREES: "bold", Status.WITHIN_NOISE: "bold", Status.DIFFERS: "b
 
 def verification_answer(verification: Verification, name: str) -> RenderableType:
     """Return the result of a verification: its conclusion, each check, and what no verification can check.
+
+    Control characters become spaces: with them a bundle could write over its verification in the terminal.
 
     Args:
         verification: the result.
@@ -28,14 +31,14 @@ def verification_answer(verification: Verification, name: str) -> RenderableType
     made = f"{verification.environment}; Python {machine.get('python')}, {machine.get('processor')}"
     here = f" Here: {verification.environment_here}." * (verification.environment != verification.environment_here)
     parts: list[RenderableType] = [
-        Text(f"{name}: {format_conclusion(verification)}", "bold"),
-        Text(f"A race on {verification.task}, run with {made}.{here}"),
+        Text(clean(f"{name}: {format_conclusion(verification)}"), "bold"),
+        Text(clean(f"A race on {verification.task}, run with {made}.{here}")),
         Text(),
     ]
     width = max(map(len, KINDS.values()))
     for check in verification.checks:
         parts.append(Text.assemble(f"{KINDS[check.kind]:<{width}}  ", (STATUS[check.status], STYLES[check.status])))
-        parts += [Padding(Text(line), (0, 0, 0, width + 2)) for line in format_check(verification, check)]
+        parts += [Padding(Text(clean(line)), (0, 0, 0, width + 2)) for line in format_check(verification, check)]
     return Group(*parts, Text(), Text(" ".join(format_not_covered())))
 
 

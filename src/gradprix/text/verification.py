@@ -82,14 +82,15 @@ def _describe_runs(verification: "Verification") -> str:
     what = (
         f"{sample.repeated} of {format_count(sample.total, 'training run')} {'were' if sample.repeated > 1 else 'was'}"
     )
+    other = "" if sample.is_same_task else " The task has another fingerprint here, which can be due to the versions."
     if not sample.is_bitwise:
         return (
-            f"{what} repeated here, but not with the versions, processor and rounding of the race. "
+            f"{what} repeated here, but not with the versions, processor and rounding that the bundle states. "
             f"{sample.identical} are equal to the bit, and the others need not be: scores were compared with the "
-            f"differences between seeds{_format_deviation(sample)}. Smaller changes cannot be found."
+            f"differences between its seeds{_format_deviation(sample)}. Smaller changes cannot be found.{other}"
         )
     how = "to a relative difference of 0.001" if sample.is_loop else "to the bit"
-    return f"{what} repeated here, and compared {how}. {format_power(sample)}"
+    return f"{what} repeated here, and compared {how}. {format_power(sample)}{other}"
 
 
 def _format_deviation(sample: "Sample") -> str:
@@ -101,7 +102,8 @@ def format_power(sample: "Sample") -> str:
     """Return which changes a sample would have found, and with which probability."""
     if sample.repeated >= sample.total:
         return "A change of any run would have been found."
-    changed = f"{100 * sample.share:g} % of the runs"
+    which = "" if sample.available == sample.total else f" whose code could be run ({sample.available})"
+    changed = f"{100 * sample.share:g} % of the runs{which}"
     return (
         f"A change of {changed} would have been found with a probability of {100 * sample.probability:.0f} % "
         f"(runs drawn with --seed {sample.seed})."
@@ -127,6 +129,7 @@ def format_differences(finding: "Finding") -> str:
 def format_not_covered() -> "Sequence[str]":
     """Return what no verification of a bundle can check."""
     return (
-        "Times (also those of a step, which can break a tie), and the diagnosis, are as stated.",
-        "Whether other races were run before this one, and not shown, cannot be seen from a bundle.",
+        "Times (also those of a step, which can break a tie), names, versions, machine, pictures, and the diagnosis "
+        "are as stated.",
+        "Whether other races or optimizers were run and not shown cannot be seen from a bundle.",
     )
