@@ -49,14 +49,3 @@ def test_the_summaries_follow_from_the_races(name: str) -> None:
     assert task["false bounds"] == sum(row["bound is false"] for row in task["races"])
     ends = read("tolerance_ends")["tasks"][name]
     assert ends["beyond"] == sum(row["behind"] > 1.5 for row in ends["rows"])
-
-
-def test_the_readme_quotes_the_studies() -> None:
-    text = " ".join((ROOT / "README.md").read_text().split())
-    study = read("aa_tests")
-    races = [row for rows in study["tasks"].values() for row in rows]
-    false, usual = sum(bool(row["false"]) for row in races), study["usual"]
-    claims, comparisons = sum(len(row["significant"]) for row in usual), 10 * len(usual)
-    quoted = f"in {claims} of {comparisons} comparisons. Of {len(races)} gradprix races"
-    assert quoted in text
-    assert f"with a copy of each optimizer, {false or 'none'} made such a claim" in text

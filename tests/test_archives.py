@@ -29,6 +29,9 @@ from gradprix.tasks import archives, download, package_archive
 from gradprix.tasks.archive_reader import ArchiveFiles, query_sqlite, read_gettext_catalogue, read_nested
 from gradprix.tasks.archives import ARCHIVES, Archive, DataError
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs" / "_ext"))
+from library_docs import data_sets
+
 DOCS = Path(__file__).parents[1] / "docs"
 TEXT = b"text\n" * 1000
 BETRAYAL = "import os, pathlib; pathlib.Path(os.environ['MARK']).touch()\n"
@@ -569,7 +572,7 @@ def test_a_database_in_an_archive_is_asked(tmp_path: Path) -> None:
 
 
 def test_the_table_is_well_formed_and_documented() -> None:
-    text = (DOCS / "data.md").read_text()
+    lines = data_sets().splitlines()
     for name, archive in ARCHIVES.items():
         start_of_file = f"{archive.package}-{archive.version}".lower().replace("-", "_")
         assert archive.name == name
@@ -580,11 +583,12 @@ def test_the_table_is_well_formed_and_documented() -> None:
         assert len(archive.sha256) == 64
         assert archive.licence
         assert archive.origin
-        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        row = next(line for line in lines if line.startswith(f"| `{name}` |"))
         for said in (f"`{archive.package}` {archive.version}", f"{archive.size / 1e6:.1f} MB", archive.licence):
             assert said in row
         assert archive.origin in row
-    assert sum(line.startswith("| `") for line in text.splitlines()) == len(ARCHIVES)
+    assert sum(line.startswith("| `") for line in lines) == len(ARCHIVES)
+    assert "{measured} data-sets" in (DOCS / "data.md").read_text()
 
 
 def test_an_unknown_name() -> None:

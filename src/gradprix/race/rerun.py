@@ -71,7 +71,9 @@ def repeat(
         for name, (trial, outcome) in chosen.items()
         if trial.key not in known and outcome.error is None
     }
-    results = {trial.key: known[trial.key] for trial, _ in chosen.values() if trial.key in known}
+    # How many are chosen depends on times. Earlier replications remain part of the record of a resumed race.
+    last = [runs[-1][0].key for runs in finals.values()]
+    results = {key: known[key] for key in last if key in known}
     for name, future in futures.items():
         if future is None:
             continue

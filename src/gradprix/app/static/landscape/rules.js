@@ -541,6 +541,131 @@ step: function (h, t, x, g, state) {
   state[3] = v$1_1;
 },
 },
+"schedule_free_sgd": {
+label: "schedule_free_sgd",
+about: "SGD with iterate averaging instead of a learning-rate schedule.",
+source: "Defazio et al. 2024, arXiv:2405.15682; warm-up and weights of the average as in its authors' code",
+defaults: {"lr": 1.0, "momentum": 0.9, "weight_decay": 0.0, "r": 0.0, "weight_lr_power": 2.0},
+hyperparameters: {"lr": {"label": "η", "default": 1.0, "low": 0.001, "high": 10000.0}, "momentum": {"label": "momentum", "default": 0.9, "low": 1e-06, "high": 0.999999}},
+rates: [0.001, 0.0015, 0.0022, 0.0033, 0.0047, 0.0068, 0.01, 0.015, 0.022, 0.033, 0.047, 0.068, 0.1, 0.15, 0.22, 0.33, 0.47, 0.68, 1.0, 1.5, 2.2, 3.3, 4.7, 6.8, 10.0, 15.0, 22.0, 33.0, 47.0, 68.0, 100.0, 150.0, 220.0, 330.0, 470.0, 680.0, 1000.0, 1500.0, 2200.0, 3300.0, 4700.0, 6800.0, 10000.0],
+state: [{"name": "z", "label": "z", "offset": 0, "size": 2}, {"name": "lr_max", "label": "η_max", "offset": 2, "size": 1}, {"name": "weight_sum", "label": "weight_sum", "offset": 3, "size": 1}],
+init: function (h, x, g) {
+  return Float64Array.of(x[0], x[1], 0.0, 0.0);
+},
+step: function (h, t, x, g, state) {
+  const x$0_0 = x[0], x$0_1 = x[1], g$0_0 = g[0], g$0_1 = g[1], z$0_0 = state[0], z$0_1 = state[1], lr_max$0 = state[2], weight_sum$0 = state[3];
+  const rate$1 = h.lr;
+  const lr_max$1 = Math.max(lr_max$0, rate$1);
+  const weight$1 = (power(t, h.r) * power(lr_max$1, h.weight_lr_power));
+  const weight_sum$1 = (weight_sum$0 + weight$1);
+  const c$1 = (weight$1 / Math.max(weight_sum$1, 1e-300));
+  const d$1_0 = (g$0_0 + (h.weight_decay * x$0_0));
+  const d$1_1 = (g$0_1 + (h.weight_decay * x$0_1));
+  const x$1_0 = ((x$0_0 + (c$1 * (z$0_0 - x$0_0))) - ((rate$1 * (1 - (h.momentum * (1 - c$1)))) * d$1_0));
+  const x$1_1 = ((x$0_1 + (c$1 * (z$0_1 - x$0_1))) - ((rate$1 * (1 - (h.momentum * (1 - c$1)))) * d$1_1));
+  const z$1_0 = (z$0_0 - (rate$1 * d$1_0));
+  const z$1_1 = (z$0_1 - (rate$1 * d$1_1));
+  x[0] = x$1_0;
+  x[1] = x$1_1;
+  state[0] = z$1_0;
+  state[1] = z$1_1;
+  state[2] = lr_max$1;
+  state[3] = weight_sum$1;
+},
+evaluate: function (h, t, x, state) {
+  const x$0_0 = x[0], x$0_1 = x[1], z$0_0 = state[0], z$0_1 = state[1];
+  const average$1_0 = (z$0_0 + ((x$0_0 - z$0_0) / h.momentum));
+  const average$1_1 = (z$0_1 + ((x$0_1 - z$0_1) / h.momentum));
+  return Float64Array.of(average$1_0, average$1_1);
+},
+},
+"schedule_free_adamw": {
+label: "schedule_free_adamw",
+about: "AdamW with iterate averaging instead of a learning-rate schedule and of momentum.",
+source: "Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with its authors' bias correction in the learning rate; correct_second_moment: their code since version 1.3",
+defaults: {"lr": 0.0025, "beta1": 0.9, "beta2": 0.999, "eps": 1e-08, "weight_decay": 0.0, "r": 0.0, "weight_lr_power": 2.0},
+hyperparameters: {"lr": {"label": "η", "default": 0.0025, "low": 1e-06, "high": 10.0}, "beta1": {"label": "β₁", "default": 0.9, "low": 1e-06, "high": 0.999999}, "beta2": {"label": "β₂", "default": 0.999, "low": 1e-06, "high": 0.999999}},
+rates: [1e-06, 1.5e-06, 2.2e-06, 3.3e-06, 4.7e-06, 6.8e-06, 1e-05, 1.5e-05, 2.2e-05, 3.3e-05, 4.7e-05, 6.8e-05, 0.0001, 0.00015, 0.00022, 0.00033, 0.00047, 0.00068, 0.001, 0.0015, 0.0022, 0.0033, 0.0047, 0.0068, 0.01, 0.015, 0.022, 0.033, 0.047, 0.068, 0.1, 0.15, 0.22, 0.33, 0.47, 0.68, 1.0, 1.5, 2.2, 3.3, 4.7, 6.8, 10.0],
+state: [{"name": "v", "label": "v", "offset": 0, "size": 2}, {"name": "z", "label": "z", "offset": 2, "size": 2}, {"name": "lr_max", "label": "η_max", "offset": 4, "size": 1}, {"name": "weight_sum", "label": "weight_sum", "offset": 5, "size": 1}],
+init: function (h, x, g) {
+  return Float64Array.of(0.0, 0.0, x[0], x[1], 0.0, 0.0);
+},
+step: function (h, t, x, g, state) {
+  const x$0_0 = x[0], x$0_1 = x[1], g$0_0 = g[0], g$0_1 = g[1], v$0_0 = state[0], v$0_1 = state[1], z$0_0 = state[2], z$0_1 = state[3], lr_max$0 = state[4], weight_sum$0 = state[5];
+  const v$1_0 = ((h.beta2 * v$0_0) + ((1 - h.beta2) * square(g$0_0)));
+  const v$1_1 = ((h.beta2 * v$0_1) + ((1 - h.beta2) * square(g$0_1)));
+  const warm$1 = h.lr;
+  const rate$1 = (warm$1 * Math.sqrt((1 - power(h.beta2, t))));
+  const lr_max$1 = Math.max(lr_max$0, rate$1);
+  const weight$1 = (power(t, h.r) * power(lr_max$1, h.weight_lr_power));
+  const weight_sum$1 = (weight_sum$0 + weight$1);
+  const c$1 = (weight$1 / Math.max(weight_sum$1, 1e-300));
+  const d$1_0 = ((g$0_0 / (Math.sqrt(v$1_0) + h.eps)) + (h.weight_decay * x$0_0));
+  const d$1_1 = ((g$0_1 / (Math.sqrt(v$1_1) + h.eps)) + (h.weight_decay * x$0_1));
+  const x$1_0 = ((x$0_0 + (c$1 * (z$0_0 - x$0_0))) - ((rate$1 * (1 - (h.beta1 * (1 - c$1)))) * d$1_0));
+  const x$1_1 = ((x$0_1 + (c$1 * (z$0_1 - x$0_1))) - ((rate$1 * (1 - (h.beta1 * (1 - c$1)))) * d$1_1));
+  const z$1_0 = (z$0_0 - (rate$1 * d$1_0));
+  const z$1_1 = (z$0_1 - (rate$1 * d$1_1));
+  x[0] = x$1_0;
+  x[1] = x$1_1;
+  state[0] = v$1_0;
+  state[1] = v$1_1;
+  state[2] = z$1_0;
+  state[3] = z$1_1;
+  state[4] = lr_max$1;
+  state[5] = weight_sum$1;
+},
+evaluate: function (h, t, x, state) {
+  const x$0_0 = x[0], x$0_1 = x[1], z$0_0 = state[2], z$0_1 = state[3];
+  const average$1_0 = (z$0_0 + ((x$0_0 - z$0_0) / h.beta1));
+  const average$1_1 = (z$0_1 + ((x$0_1 - z$0_1) / h.beta1));
+  return Float64Array.of(average$1_0, average$1_1);
+},
+},
+"schedule_free_adamw-corrected": {
+label: "schedule_free_adamw-corrected",
+about: "Schedule-Free AdamW as in its authors' present code: bias correction in the denominator.",
+source: "Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with its authors' bias correction in the learning rate; correct_second_moment: their code since version 1.3",
+defaults: {"lr": 0.0025, "beta1": 0.9, "beta2": 0.999, "eps": 1e-08, "weight_decay": 0.0, "r": 0.0, "weight_lr_power": 2.0},
+hyperparameters: {"lr": {"label": "η", "default": 0.0025, "low": 1e-06, "high": 10.0}, "beta1": {"label": "β₁", "default": 0.9, "low": 1e-06, "high": 0.999999}, "beta2": {"label": "β₂", "default": 0.999, "low": 1e-06, "high": 0.999999}},
+rates: [1e-06, 1.5e-06, 2.2e-06, 3.3e-06, 4.7e-06, 6.8e-06, 1e-05, 1.5e-05, 2.2e-05, 3.3e-05, 4.7e-05, 6.8e-05, 0.0001, 0.00015, 0.00022, 0.00033, 0.00047, 0.00068, 0.001, 0.0015, 0.0022, 0.0033, 0.0047, 0.0068, 0.01, 0.015, 0.022, 0.033, 0.047, 0.068, 0.1, 0.15, 0.22, 0.33, 0.47, 0.68, 1.0, 1.5, 2.2, 3.3, 4.7, 6.8, 10.0],
+state: [{"name": "v", "label": "v", "offset": 0, "size": 2}, {"name": "z", "label": "z", "offset": 2, "size": 2}, {"name": "lr_max", "label": "η_max", "offset": 4, "size": 1}, {"name": "weight_sum", "label": "weight_sum", "offset": 5, "size": 1}],
+init: function (h, x, g) {
+  return Float64Array.of(0.0, 0.0, x[0], x[1], 0.0, 0.0);
+},
+step: function (h, t, x, g, state) {
+  const x$0_0 = x[0], x$0_1 = x[1], g$0_0 = g[0], g$0_1 = g[1], v$0_0 = state[0], v$0_1 = state[1], z$0_0 = state[2], z$0_1 = state[3], lr_max$0 = state[4], weight_sum$0 = state[5];
+  const v$1_0 = ((h.beta2 * v$0_0) + ((1 - h.beta2) * square(g$0_0)));
+  const v$1_1 = ((h.beta2 * v$0_1) + ((1 - h.beta2) * square(g$0_1)));
+  const warm$1 = h.lr;
+  const lr_max$1 = Math.max(lr_max$0, warm$1);
+  const weight$1 = (power(t, h.r) * power(lr_max$1, h.weight_lr_power));
+  const weight_sum$1 = (weight_sum$0 + weight$1);
+  const c$1 = (weight$1 / Math.max(weight_sum$1, 1e-300));
+  const v_hat$1_0 = (v$1_0 / (1 - power(h.beta2, t)));
+  const v_hat$1_1 = (v$1_1 / (1 - power(h.beta2, t)));
+  const d$1_0 = ((g$0_0 / (Math.sqrt(v_hat$1_0) + h.eps)) + (h.weight_decay * x$0_0));
+  const d$1_1 = ((g$0_1 / (Math.sqrt(v_hat$1_1) + h.eps)) + (h.weight_decay * x$0_1));
+  const x$1_0 = ((x$0_0 + (c$1 * (z$0_0 - x$0_0))) - ((warm$1 * (1 - (h.beta1 * (1 - c$1)))) * d$1_0));
+  const x$1_1 = ((x$0_1 + (c$1 * (z$0_1 - x$0_1))) - ((warm$1 * (1 - (h.beta1 * (1 - c$1)))) * d$1_1));
+  const z$1_0 = (z$0_0 - (warm$1 * d$1_0));
+  const z$1_1 = (z$0_1 - (warm$1 * d$1_1));
+  x[0] = x$1_0;
+  x[1] = x$1_1;
+  state[0] = v$1_0;
+  state[1] = v$1_1;
+  state[2] = z$1_0;
+  state[3] = z$1_1;
+  state[4] = lr_max$1;
+  state[5] = weight_sum$1;
+},
+evaluate: function (h, t, x, state) {
+  const x$0_0 = x[0], x$0_1 = x[1], z$0_0 = state[2], z$0_1 = state[3];
+  const average$1_0 = (z$0_0 + ((x$0_0 - z$0_0) / h.beta1));
+  const average$1_1 = (z$0_1 + ((x$0_1 - z$0_1) / h.beta1));
+  return Float64Array.of(average$1_0, average$1_1);
+},
+},
 "lamb": {
 label: "lamb",
 about: "Adam with a trust ratio per tensor, for batches of many thousands of examples.",
@@ -606,6 +731,41 @@ step: function (h, t, x, g, state) {
   state[1] = p$1_1;
   state[2] = s$1_0;
   state[3] = s$1_1;
+},
+},
+"asgd": {
+label: "asgd",
+about: "SGD with a decreasing learning rate, evaluated at the average of its iterates.",
+source: "Polyak & Juditsky 1992, doi:10.1137/0330046; learning rate and weight decay as in torch, after Xu 2011, arXiv:1107.2490",
+defaults: {"lr": 0.01, "lambd": 0.0001, "alpha": 0.75, "t0": 1000000.0},
+hyperparameters: {"lr": {"label": "η", "default": 0.01, "low": 0.0001, "high": 1000.0}, "alpha": {"label": "α", "default": 0.75, "low": 1e-06, "high": 0.999999}},
+rates: [0.0001, 0.00015, 0.00022, 0.00033, 0.00047, 0.00068, 0.001, 0.0015, 0.0022, 0.0033, 0.0047, 0.0068, 0.01, 0.015, 0.022, 0.033, 0.047, 0.068, 0.1, 0.15, 0.22, 0.33, 0.47, 0.68, 1.0, 1.5, 2.2, 3.3, 4.7, 6.8, 10.0, 15.0, 22.0, 33.0, 47.0, 68.0, 100.0, 150.0, 220.0, 330.0, 470.0, 680.0, 1000.0],
+state: [{"name": "eta", "label": "eta", "offset": 0, "size": 1}, {"name": "mu", "label": "μ", "offset": 1, "size": 1}, {"name": "ax", "label": "ax", "offset": 2, "size": 2}],
+init: function (h, x, g) {
+  return Float64Array.of(h.lr, 1.0, 0.0, 0.0);
+},
+step: function (h, t, x, g, state) {
+  const x$0_0 = x[0], x$0_1 = x[1], g$0_0 = g[0], g$0_1 = g[1], eta$0 = state[0], mu$0 = state[1], ax$0_0 = state[2], ax$0_1 = state[3];
+  const x$1_0 = ((1 - (h.lambd * eta$0)) * x$0_0);
+  const x$1_1 = ((1 - (h.lambd * eta$0)) * x$0_1);
+  const x$2_0 = (x$1_0 - (eta$0 * g$0_0));
+  const x$2_1 = (x$1_1 - (eta$0 * g$0_1));
+  const ax$1_0 = ((mu$0 == 1) != 0 ? x$2_0 : (ax$0_0 + ((x$2_0 - ax$0_0) * mu$0)));
+  const ax$1_1 = ((mu$0 == 1) != 0 ? x$2_1 : (ax$0_1 + ((x$2_1 - ax$0_1) * mu$0)));
+  const eta$1 = (h.lr / power((1 + ((h.lambd * h.lr) * t)), h.alpha));
+  const mu$1 = (1 / Math.max(1, (t - h.t0)));
+  x[0] = x$2_0;
+  x[1] = x$2_1;
+  state[0] = eta$1;
+  state[1] = mu$1;
+  state[2] = ax$1_0;
+  state[3] = ax$1_1;
+},
+evaluate: function (h, t, x, state) {
+  const ax$0_0 = state[2], ax$0_1 = state[3];
+  const point$1_0 = ax$0_0;
+  const point$1_1 = ax$0_1;
+  return Float64Array.of(point$1_0, point$1_1);
 },
 },
 "signum": {
