@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache, partial
@@ -12,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from gradprix.tasks.archives import archive
 from gradprix.tasks.fingerprint import fingerprint
 
 FILE = """
@@ -291,6 +293,25 @@ def every(folder: Path, hashed: str, *texts: str) -> list[dict[str, str]]:
     started = {**os.environ, "PYTHONHASHSEED": hashed, f"OF_{hashed}": "1"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=started)
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+TASKS = """
+import sys
+from gradprix.tasks import find
+found = {name: find(name, "small", None).fingerprint for name in sys.argv[1:]}
+print(*(found[name] for name in sorted(found)))
+"""
+
+
+def test_the_fingerprint_of_a_task_depends_neither_on_other_tasks_nor_on_the_files_of_its_data(tmp_path: Path) -> None:
+    def found(names: list[str], **environment: str) -> list[str]:
+        command, started = [sys.executable, "-c", TASKS, *names], {**os.environ, **environment}
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=started).stdout.split()
+
+    names = ["diamonds", "mnist", "sentiment"]
+    first = found(names)
+    shutil.copytree(archive("mnist").fetch().parent, tmp_path / "gradprix" / "data", copy_function=shutil.copyfile)
+    assert found(names[::-1], GRADPRIX_CACHE=str(tmp_path)) == first
 
 
 def test_nothing_that_differs_between_two_processes_is_in_it_and_all_that_matters_is(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -18,9 +20,24 @@ from gradprix.utils.files import cache_folder
 from .archive_reader import ArchiveFiles, DataError
 from .download import download
 
-_verified: set[tuple[str | int, ...]] = set()
-# Verified files by inode, size and modification time, so that a changed file is hashed again. The cache is per process:
-# one on disk could become stale, and hashing the largest file takes a fraction of a second.
+
+@dataclass(frozen=True)
+class _OpenFile:
+    """An open file. Files are equal if they have the same device, inode, size and modification time."""
+
+    identity: tuple[int, ...]
+    stream: BufferedReader = field(compare=False)
+
+
+@cache
+def _hash_file(file: _OpenFile) -> str:
+    """Return the SHA-256 of a file, which is computed again if the file has changed.
+
+    The cache is per process: one on disk could become stale, and hashing the largest file takes a fraction of a second.
+    It is the cache of a function, because a collection in the module would be part of the fingerprint of every task
+    that reads an archive.
+    """
+    return hashlib.file_digest(file.stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -173,13 +190,12 @@ class Archive:
             try:
                 stream = stack.enter_context(file.open("rb"))
                 status = os.fstat(stream.fileno())
-                key = (self.sha256, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-                if key not in _verified and hashlib.file_digest(stream, "sha256").hexdigest() != self.sha256:
+                identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+                if _hash_file(_OpenFile(identity, stream)) != self.sha256:
                     raise DataError(f"{self.name}: {file} is damaged (its SHA-256 is wrong). Try: {self.command}")
                 stream.seek(0)
                 files = ArchiveFiles(stream, self.source, f"{self.name}: {self.file}")
             except OSError as error:
                 raise DataError(f"{self.name}: {file} cannot be read: {error}. Try: {self.command}") from error
-            _verified.add(key)
             stack.pop_all()
             return files
