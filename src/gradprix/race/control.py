@@ -28,6 +28,8 @@ ROUNDING_DEVIATION = 0.1
 """Standard deviation, in margins, of a shift of all means of a task on another CPU: an upper bound. No shift was found
 on `tailed`, 0.02 ± 0.06 margins (two standard errors), although a quarter of its runs ended elsewhere
 (studies/suite_entry.py)."""
+MOST_SCATTER = 2.0
+"""Standard deviation between seeds, as a multiple of the median of all entries, above which an entry is no control."""
 REFUSED_LEVEL = 0.001
 """Probability that a control is refused although only rounding differs."""
 
@@ -80,9 +82,12 @@ class ControlError(ValueError):
 def control_entries(published: PublishedTask) -> list[PublishedEntry]:
     """Return the published entries whose runs are repeated: those of `CONTROL_ENTRIES`, filled up with others.
 
-    Entries of which a run diverged are left out.
+    Entries of which a run diverged are left out, and those whose runs scatter much more than the others', which would
+    hide a difference.
     """
-    stable = [entry for entry in published.entries if not entry.diverged]
+    deviations = {entry.name: float(np.std(entry.values, ddof=1)) for entry in published.entries}
+    largest = MOST_SCATTER * float(np.median(list(deviations.values())))
+    stable = [entry for entry in published.entries if not entry.diverged and deviations[entry.name] <= largest]
     chosen = [entry for entry in stable if entry.name in CONTROL_ENTRIES]
     others = [entry for entry in stable if entry not in chosen]
     return [*chosen, *others][: len(CONTROL_ENTRIES)]
