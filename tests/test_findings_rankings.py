@@ -37,8 +37,8 @@ def test_reversed_orders_are_sorted_by_the_size_of_the_first_difference(higher: 
 
 
 def dominated(beaten: int) -> dict:
-    """Races on six tasks in which `a` is the best, but on some tasks `b`."""
-    shifts = [(0.8, 0.9) if i < beaten else (0.9, 0.8) for i in range(6)]
+    """Races on seven tasks in which `a` is the best, but on some tasks `b`."""
+    shifts = [(0.8, 0.9) if i < beaten else (0.9, 0.8) for i in range(7)]
     return {
         f"task {i}": make_record({"a": a + NOISE[0], "b": b + NOISE[1], "c": 0.3 + NOISE[2]})
         for i, (a, b) in enumerate(shifts)

@@ -214,9 +214,11 @@ def test_hyperparameters_are_dragged_on_their_map(tab: Page, app_url: str):
     show(tab, f"{app_url}?view=sweep&who=gd,momentum&of=momentum")
     before = number(tab, "momentum", "end")
     tab.locator("button.start").press("Shift+ArrowRight")
-    tab.locator("button.start").press("Shift+ArrowDown")
     expect(tab.locator("tr[data-name=momentum] [data-field=rate]")).to_contain_text("given")
-    assert float(tab.get_by_label("momentum of momentum", exact=True).input_value()) < 0.9
+    tab.locator("button.start").press("Shift+ArrowDown")
+    momentum = tab.get_by_label("momentum of momentum", exact=True)
+    expect(momentum).not_to_have_value("0.9")  # waits: the page is drawn anew after each key
+    assert float(momentum.input_value()) < 0.9
     assert number(tab, "momentum", "end") != before
 
 
