@@ -1,7 +1,9 @@
 """Tables of the benchmarks: steps against torch and other packages, and the cost of a race."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from markdown_docs import table
 
@@ -13,13 +15,24 @@ PEERS = ROOT / "benchmarks" / "peers.json"
 RACE = ROOT / "benchmarks" / "race.json"
 
 
+def _how_to_measure(script: str, duration: str) -> str:
+    return (
+        f"This repository contains no measurement yet. `python {script}` takes about {duration} on two cores, prints "
+        "the ratios, and writes the file from which this table is generated."
+    )
+
+
+def _origin(record: Mapping[str, Any]) -> str:
+    """Return the command, machine and versions of a measurement."""
+    machine = record["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"`{record['command']}`, {machine['cores']} threads, {machine['cpu']}, {versions}."
+
+
 def speed(file: Path = STEP) -> str:
     """Return tables of step times relative to torch, one per workload; without the file, how to measure them."""
     if not file.exists():
-        return (
-            "This repository contains no measurement yet. `python benchmarks/step.py` takes about five minutes on "
-            "two cores, prints the ratios, and writes the file from which this table is generated."
-        )
+        return _how_to_measure("benchmarks/step.py", "five minutes")
     record = json.loads(file.read_text())
     parts = []
     for work in dict.fromkeys(row["work"] for row in record["rows"]):
@@ -34,23 +47,19 @@ def speed(file: Path = STEP) -> str:
             share = [f"{times['memory'] / times['ours']:.0%}" if "memory" in times else "–"] if memory else []
             lines.append((f"`{row['class']}`", f"{times['ours'] * 1e3:.3g} ms", *ratios, *share))
         parts.append(f"**{work}**\n\n{table(head, lines)}")
-    first, machine = record["first_call"], record["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    first = record["first_call"]
     parts.append(
         f"First step of a new process with a cached kernel: {first['ours'] * 1e3:.0f} ms; first call of a "
         f"trivial cached Numba function: {first['trivial'] * 1e3:.0f} ms."
     )
-    parts.append(f"`{record['command']}`, {machine['cores']} threads, {machine['cpu']}, {versions}.")
+    parts.append(_origin(record))
     return "\n\n".join(parts)
 
 
 def peers(file: Path = PEERS) -> str:
     """Return tables of step times relative to other packages, one per workload; without the file, how to measure."""
     if not file.exists():
-        return (
-            "This repository contains no measurement yet. `python benchmarks/peers.py` takes about three minutes on "
-            "two cores, prints the ratios, and writes the file from which this table is generated."
-        )
+        return _how_to_measure("benchmarks/peers.py", "three minutes")
     record = json.loads(file.read_text())
     parts = []
     for work in dict.fromkeys(row["work"] for row in record["rows"]):
@@ -62,9 +71,7 @@ def peers(file: Path = PEERS) -> str:
             ratios = [f"{times[name] / times['ours']:.2f}×" if name in times else "–" for name in others]
             lines.append((f"`{row['class']}`", f"{times['ours'] * 1e3:.3g} ms", *ratios))
         parts.append(f"**{work}**\n\n{table(['', 'time per step', *others], lines)}")
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    machine = record["machine"]
-    parts.append(f"`{record['command']}`, {machine['cores']} threads, {machine['cpu']}, {versions}.")
+    parts.append(_origin(record))
     return "\n\n".join(parts)
 
 

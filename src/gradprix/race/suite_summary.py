@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradprix.stats.recommendation import LARGEST_SHORTFALL, too_variable
+from gradprix.stats.recommendation import Candidate, near_optimal, too_variable
 from gradprix.stats.verdict import Pair, PairVerdict, judge
 
 from .record import RaceRecord
@@ -95,14 +95,17 @@ def _candidates(record: RaceRecord, regrets: Mapping[str, float], bounds: Mappin
         regrets: difference of each entry's mean from the best mean, in margins.
         bounds: upper bound of each entry's regret, in margins.
     """
-    fewest = min(entry.final.diverged for entry in record.entries)
-    names = [
-        entry.name
+    candidates = {
+        entry.name: Candidate(
+            shortfall=regrets[entry.name],
+            bound=bounds.get(entry.name, np.inf),
+            diverged=entry.final.diverged,
+            tolerance_decades=entry.tolerance_decades,
+            step_seconds=None,
+        )
         for entry in record.ranking
-        if bounds.get(entry.name, np.inf) <= 1
-        and regrets[entry.name] <= LARGEST_SHORTFALL
-        and entry.final.diverged == fewest
-    ]
+    }
+    names = near_optimal(candidates, margin=1.0)
     return tuple(names) if record.verdict.recommended in names else ()
 
 

@@ -52,6 +52,16 @@ EQUAL_STEPS = 1.05
 """Durations of steps that differ by at most this factor count as equal, because timings are not more exact."""
 
 
+def near_optimal(candidates: Mapping[str, Candidate], margin: float) -> dict[str, Candidate]:
+    """Return the near-optimal ones of the candidates with the fewest diverged final runs; see `recommend`."""
+    fewest = min(each.diverged for each in candidates.values())
+    return {
+        name: each
+        for name, each in candidates.items()
+        if each.diverged == fewest and each.bound <= margin and each.shortfall <= LARGEST_SHORTFALL * margin
+    }
+
+
 def recommend(
     candidates: Mapping[str, Candidate],
     margin: float,
@@ -79,11 +89,7 @@ def recommend(
         candidates = {name: candidates[name] for name in winners}
     fewest = min(each.diverged for each in candidates.values())
     stable = {name: each for name, each in candidates.items() if each.diverged == fewest}
-    near = {
-        name: each
-        for name, each in stable.items()
-        if each.bound <= margin and each.shortfall <= LARGEST_SHORTFALL * margin
-    }
+    near = near_optimal(stable, margin)
     by_mean = sorted(stable, key=lambda name: stable[name].shortfall)
     if len(candidates) == 1:
         return by_mean[0], RecommendationReason.ONLY_WINNER
