@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -149,3 +150,10 @@ def test_the_app_starts_without_importing_what_is_slow_to_import():
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("path", ["/shared/page.css", "/vendor/plotly.min.js"])
+def test_no_file_stays_open_if_the_browser_drops_the_connection(client, path):
+    answer = client.get(path, headers={"Host": "localhost"})  # neither read nor closed
+    assert answer.status_code == 200
+    assert not [file for file in psutil.Process().open_files() if file.path.endswith(path.rpartition("/")[2])]

@@ -284,6 +284,19 @@ def test_a_loss_that_replaces_its_buffers_is_not_stacked():
         train(make_task(loss=Centered(True)), [make_trial()], MODES["stacked"])
 
 
+class Standardized(Centered):
+    """Centered cross-entropy of outputs that are divided by their deviation, which is zero for equal examples."""
+
+    def forward(self, outputs, targets):
+        return super().forward((outputs - outputs.mean(0)) / outputs.std(0), targets)
+
+
+def test_an_error_in_the_recording_of_a_step_is_not_taken_for_divergence():
+    # A step is recorded with zeros, for which this loss is NaN.
+    with pytest.raises(TaskError, match="puts other tensors in the place of its buffers loss.center"):
+        train(make_task(loss=Standardized(True)), [make_trial()], MODES["stacked"])
+
+
 class LayerDrop(nn.Module):
     """Network that skips a layer in some steps, and has one that it never trains."""
 

@@ -64,6 +64,7 @@ def make(races: Races, host: str = "127.0.0.1") -> flask.Flask:
     app.before_request(lambda: guard(host))
     app.before_request(_redirect_former_url)
     app.after_request(_add_security_headers)
+    app.after_request(_read_file)
     for route, target in ROUTES.items():
         *method, rule = route.split()
         app.add_url_rule(rule, target, _lazy_view(target), methods=method or ["GET"])
@@ -163,6 +164,15 @@ def _add_security_headers(response: flask.Response) -> flask.Response:
     response.headers.setdefault("Content-Security-Policy", POLICY)
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"  # without it, forms have the origin "null"
+    return response
+
+
+def _read_file(response: flask.Response) -> flask.Response:
+    """Read the file of a response and close it; the server leaves it open if the browser drops the connection."""
+    if response.direct_passthrough:
+        response.direct_passthrough = False
+        response.get_data()
+        response.close()
     return response
 
 

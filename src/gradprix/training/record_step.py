@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from gradprix.compiler import DTYPES, Recording
@@ -316,12 +317,13 @@ def _record_step(arguments: list[Tensor], record: Callable[..., Any], step: "_St
 def _recording_context(spec: StepSpec) -> Iterator[None]:
     """Change torch while a step is recorded: no `torch.compile` and no recomputation of activations.
 
-    `torch.compiler.is_compiling` returns True if the step is recorded without checks of values.
+    `torch.compiler.is_compiling` returns True if the step is recorded without checks of values. Dispatch modes of the
+    caller do not see the recording: its tensors have arbitrary values, and a NaN among them says nothing of the model.
     """
     before = torch.compiler._is_compiling_flag
     torch.compiler._is_compiling_flag = not spec.checks_values
     try:
-        with _without_dynamo(), without_checkpointing():
+        with _without_dynamo(), without_checkpointing(), _disable_current_modes():
             yield
     finally:
         torch.compiler._is_compiling_flag = before
