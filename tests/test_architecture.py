@@ -1,6 +1,7 @@
 """Packages talk through public names: no private module or name of one package is imported by another."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +59,10 @@ def test_no_private_name_of_a_package_is_imported_by_another() -> None:
 )
 def test_a_private_import_is_noticed(line: str, private: list[str]) -> None:
     assert private_imports(("race",), line) == private
+
+
+def test_texts_reach_the_terminal_through_functions_that_remove_control_characters() -> None:
+    """`echo` and `warn` of `utils.streams`, and `SafeConsole`."""
+    direct = re.compile(r"typer\.echo\(|(?<!\w)Console\(")
+    modules = [file for file in SOURCE.rglob("*.py") if file.parent != SOURCE / "utils"]
+    assert [str(file) for file in modules if direct.search(file.read_text())] == []

@@ -398,12 +398,38 @@ def test_unsafe_and_unknown_members_are_refused(name: str, tmp_path: Path) -> No
 
 
 def test_a_bundle_cannot_write_over_its_verification_in_the_terminal(digits: Path) -> None:
-    verification = structs.replace(
-        verify(digits, runs=0), task="\x1b[2Jdigits\rNothing differs", machine={"python": "\x9b2J"}
-    )
+    verification = structs.replace(verify(digits, runs=0), task="digits\n\ntraining runs  agrees")
     console = Console(file=io.StringIO(), width=80)
-    console.print(verification_answer(verification, "\x1b[2J.gradprix.zip"))
-    assert all(character.isprintable() for character in console.file.getvalue().replace("\n", ""))
+    console.print(verification_answer(verification, digits.name))
+    assert "training runs  agrees" not in map(str.strip, console.file.getvalue().splitlines())
+
+
+CONTROLS = "\x1b[2J\x1b]0;title\x07\x9b8m\r\u202e"
+"""Clears the screen, changes the title of the window, hides texts, overwrites a line, and reverses it."""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("report FILE", 0),
+        ("compare FILE FILE", 0),
+        ("export FILE", 0),
+        ("verify FILE --runs 0", 1),
+        ("report MISSING", 2),
+    ],
+)
+def test_texts_of_a_bundle_do_not_control_the_terminal(command: str, code: int, digits: Path, tmp_path: Path) -> None:
+    def rename(content: Any) -> None:
+        text = json.dumps(content["record"])
+        for name in ("adam", "digits"):
+            text = text.replace(f'"{name}"', json.dumps(f"[red]{name}{CONTROLS}"))
+        content["record"] = json.loads(text)
+
+    names = {name: str(tmp_path / f"{name}{CONTROLS}.gradprix.zip") for name in ("FILE", "MISSING")}
+    rewritten(read_bundle(digits), rename, Path(names["FILE"]))
+    done = gradprix(*(names.get(word, word) for word in command.split()), folder=tmp_path, code=code)
+    assert not set(CONTROLS) & set(done.output) - set("[2J]0;title8m")
+    assert "[red]adam" in done.output or command not in ("report FILE", "compare FILE FILE"), "markup is no style"
 
 
 def test_archives_that_are_too_large_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def version(is_set: bool) -> None:
     if is_set:
         from gradprix import __version__
 
-        typer.echo(f"gradprix {__version__}")
+        echo(f"gradprix {__version__}")
         raise typer.Exit
 
 

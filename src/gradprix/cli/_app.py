@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gradprix.utils.streams import echo
+from gradprix.utils.streams import echo, warn
 
 from ._errors import report_errors
 
@@ -27,7 +27,7 @@ def app(
     The app is local: it fetches nothing from the network and sends nothing.
     """
     if find_spec("flask") is None:
-        typer.echo("gradprix: the app needs Flask, which is not installed: pip install 'gradprix[app]'", err=True)
+        warn("gradprix: the app needs Flask, which is not installed: pip install 'gradprix[app]'")
         raise typer.Exit(2)
     if static is not None:
         from gradprix.app.static_page import write_static_page
@@ -40,7 +40,7 @@ def app(
     def ready(address: str) -> None:
         echo(f"gradprix app at {address} (Ctrl-C to stop)")
         if host not in LOOPBACK:
-            typer.echo(f"gradprix: everyone who can connect to {host} can start races on this machine.", err=True)
+            warn(f"gradprix: everyone who can connect to {host} can start races on this machine.")
 
     with report_errors(ValueError):
         try:

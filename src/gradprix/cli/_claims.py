@@ -55,10 +55,11 @@ def watched() -> Iterator[Callable[[str, int, int], None]]:
     Yields:
         Function that updates the bar: it takes a description, the number of finished steps, and their total number.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    err = Console(stderr=True)
+    from gradprix.utils.console import SafeConsole
+
+    err = SafeConsole(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         job = bar.add_task("", total=None)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gradprix.utils.streams import Command, echo, echo_json
+from gradprix.utils.streams import Command, echo, echo_json, warn
 
 from ._errors import report_errors
 
@@ -74,7 +74,7 @@ def fetch(
         archives = [archive(name) for name in names or ARCHIVES]
         if missing := [each for each in archives if each.state != "here"]:
             megabytes = sum(each.size for each in missing) / 1e6
-            typer.echo(f"To fetch: {', '.join(each.name for each in missing)}, {megabytes:.1f} MB in total.", err=True)
+            warn(f"To fetch: {', '.join(each.name for each in missing)}, {megabytes:.1f} MB in total.")
         for each in archives:
             echo(f"{each.name}  {each.fetch()}")
 

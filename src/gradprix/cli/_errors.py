@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import typer
 
+from gradprix.utils.streams import warn
+
 from . import _signals
 
 WIDEST = 100
@@ -27,10 +29,10 @@ def report_errors(*expected: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        typer.echo(_wrap(f"gradprix: {error}"), err=True)
+        warn(_wrap(f"gradprix: {error}"))
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo("gradprix: stopped. Finished runs are saved; run the same command to resume.", err=True)
+        warn("gradprix: stopped. Finished runs are saved; run the same command to resume.")
         raise typer.Exit(_signals.exit_code()) from None
 
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from gradprix import show
 from gradprix.integrations.loggers import Logger
 from gradprix.race import (
@@ -37,7 +35,7 @@ from gradprix.race.progress_display import REPORT_AFTER
 from gradprix.show import terminal
 from gradprix.show.plans import summarize_plan
 from gradprix.text.alternatives import format_commands
-from gradprix.utils.streams import echo_json
+from gradprix.utils.streams import echo_json, warn
 
 from ._errors import report_errors
 
@@ -114,7 +112,7 @@ def run_race(
     if explain:
         result = _explain_result(plan, result, engine)
     if result.reused and not as_json:
-        typer.echo(f"{result.reused:,} of {plan.runs:,} training runs were already finished.", err=True)
+        warn(f"{result.reused:,} of {plan.runs:,} training runs were already finished.")
     show_result(result, as_json)
 
 
@@ -157,10 +155,10 @@ def _explain_result(plan: Plan, result: Result, engine: Executor) -> Result:
     from gradprix.explain import why
 
     if sys.stderr.isatty():
-        typer.echo("Retraining and diagnosing eight final runs of each optimizer ...", err=True)
+        warn("Retraining and diagnosing eight final runs of each optimizer ...")
     try:
         return why(plan, result, engine)
     except Exception as error:  # the race is finished: a failed diagnosis must not discard its result
         what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        typer.echo(f"gradprix: the race is saved, but its final runs could not be diagnosed: {what}", err=True)
+        warn(f"gradprix: the race is saved, but its final runs could not be diagnosed: {what}")
         return result

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradprix.utils.streams import echo_json
+from gradprix.utils.streams import echo_json, warn
 
 from ._errors import report_errors
 from ._options import (
@@ -156,7 +156,7 @@ def _run(plan: "TunePlan", engine: "Executor", out: Path | None, as_json: bool, 
     with report_errors(OSError):
         write_tune_page(result)
     if result.reused and not as_json:
-        typer.echo(f"{result.reused:,} of {plan.runs:,} training runs were already finished.", err=True)
+        warn(f"{result.reused:,} of {plan.runs:,} training runs were already finished.")
     if as_json:
         echo_json(result.to_dict())
     else:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradprix.utils.streams import echo, echo_json
+from gradprix.utils.streams import echo, echo_json, warn
 
 from ._errors import report_errors
 from ._options import AsJson, Memory, Processes
@@ -99,7 +99,7 @@ def verify(
             watch=watch,
         )
     if report is not None and result.checks[0].status is Status.DIFFERS:
-        typer.echo(f"gradprix: {report} is not written, because the bundle is damaged.", err=True)
+        warn(f"gradprix: {report} is not written, because the bundle is damaged.")
         report = None
     if report is not None:
         from gradprix.show import write_verified_report

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradprix.text.live_race import format_counts, format_phase, format_time_left
+from gradprix.utils.console import SafeConsole
 
 from .live_files import LiveProgress, Watch
 
@@ -105,7 +106,7 @@ def progress(patience: float | None = None) -> Iterator[Watch]:
     Yields:
         Progress callback, to be passed to `run` as `watch`.
     """
-    console, state = Console(stderr=True), ProgressState()
+    console, state = SafeConsole(stderr=True), ProgressState()
     if not (console.is_terminal or console.is_jupyter):
         lines = _Lines(state, patience)
         try:

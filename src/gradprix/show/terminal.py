@@ -19,6 +19,7 @@ from gradprix.text.execution import format_execution_mode
 from gradprix.text.recommendation import format_place, recommended_group
 from gradprix.text.suite import format_first_choice, format_similar_problem, format_suite
 from gradprix.text.units import format_duration, format_factor, format_value
+from gradprix.utils.console import SafeConsole
 from gradprix.utils.streams import results
 
 from ._formatting import (
@@ -42,7 +43,7 @@ def console(stderr: bool = False) -> Console:
     Args:
         stderr: write to stderr instead of stdout.
     """
-    made = Console(highlight=False, stderr=stderr, file=None if stderr else results())
+    made = SafeConsole(stderr=stderr, file=None if stderr else results())
     made.width = min(made.width, WIDEST)
     if not stderr and not made.is_terminal:
         made.file = cast(IO[str], UnpaddedStream(made.file))

@@ -21,7 +21,7 @@ STYLES = {Status.AGREES: "bold", Status.WITHIN_NOISE: "bold", Status.DIFFERS: "b
 def verification_answer(verification: Verification, name: str) -> RenderableType:
     """Return the result of a verification: its conclusion, each check, and what no verification can check.
 
-    Control characters become spaces: with them a bundle could write over its verification in the terminal.
+    Line breaks in its texts become spaces: with them a bundle could add lines to its verification.
 
     Args:
         verification: the result.

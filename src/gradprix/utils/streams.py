@@ -7,12 +7,15 @@ import json
 import math
 import os
 import sys
+import traceback
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 import typer
 from typer.core import TyperCommand
+
+from .wording import printable
 
 PLAIN = {
     **dict.fromkeys("−–—‐‑─━╌┄╸╺╴╶╾╼═", "-"),
@@ -66,7 +69,8 @@ def _plain(character: str) -> str:
 
 
 def prepare() -> None:
-    """Register transliteration as the error handler of stdout and stderr for characters they cannot encode."""
+    """Prepare stdout and stderr: characters that they cannot encode are replaced, and tracebacks are printable."""
+    sys.excepthook = lambda *error: warn("".join(traceback.format_exception(*error)).rstrip())
     codecs.register_error(ERRORS, _transliterated)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -103,7 +107,7 @@ class _Results(io.TextIOWrapper):
         except OSError as error:
             _discard(self)
             if not isinstance(error, BrokenPipeError):
-                typer.echo(f"gradprix: the result cannot be written: {error.strerror}.", err=True)
+                warn(f"gradprix: the result cannot be written: {error.strerror}.")
             raise typer.Exit(1) from None
 
 
@@ -160,8 +164,13 @@ def results() -> TextIO:
 
 
 def echo(text: Any = "") -> None:
-    """Write a line of a command's result."""
-    typer.echo(text, file=results())
+    """Write a line of a command's result, without control characters."""
+    typer.echo(printable(str(text)), file=results())
+
+
+def warn(text: str) -> None:
+    """Write a message to stderr, without control characters."""
+    typer.echo(printable(text), err=True)
 
 
 def echo_json(value: Any) -> None:

@@ -1,6 +1,22 @@
-"""Lists and counts in sentences, for messages and results alike."""
+"""Lists and counts in sentences, and printable texts, for messages and results alike."""
 
+import re
 from collections.abc import Sequence
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters besides tab and newline, and those that reverse the direction of a text."""
+
+
+def printable(text: str) -> str:
+    r"""Return a text without control characters, with which it could write anywhere or change the terminal.
+
+    They have no width, so that the layout of a line stays as it is.
+
+    Example:
+        >>> printable("adam\x1b[2J")
+        'adam[2J'
+    """
+    return _CONTROLS.sub("", text)
 
 
 def format_list(names: Sequence[str], most: int = 12) -> str:
