@@ -11,7 +11,7 @@ from typing import Any
 from gradprix.race import Plan, estimate, make_plan
 from gradprix.race.cost import Cost
 from gradprix.text.plan import format_effort
-from gradprix.training.autotune import StackLayout
+from gradprix.training import StackLayout, UpdateCost
 from gradprix.utils.files import cache_folder, write_atomically
 
 from .race_request import RaceRequest
@@ -103,4 +103,5 @@ def _read(key: tuple[str, str]) -> Cost | None:
 
 def _parse(text: str) -> Cost:
     data = json.loads(text)
-    return Cost(**{**data, "shape": StackLayout(**data["shape"])})
+    updates = {name: UpdateCost(**update) for name, update in data.get("updates", {}).items()}
+    return Cost(**{**data, "shape": StackLayout(**data["shape"]), "updates": updates})

@@ -15,7 +15,7 @@ from gradprix.race.journal import Journal
 from gradprix.race.live_files import FOLDER, read_progress
 from gradprix.show.palette import styles
 from gradprix.text import units
-from gradprix.text.live_race import format_counts, format_leader, format_phase, format_time_left
+from gradprix.text.live_race import format_counts, format_leader, format_phase, format_stall, format_time_left
 
 from .race_processes import Races
 from .race_runs import Run, RunReader
@@ -91,7 +91,9 @@ def progress(races: Races, name: str, folder: Path, reader: RunReader) -> dict[s
     except JournalError:
         return result
     if live is not None:
-        result |= {"phase": format_phase(live.phase), "time_left": format_time_left(live.seconds_left)}
+        stall = format_stall(live.seconds_stalled, live.running)
+        phase = ": ".join(filter(None, (format_phase(live.phase), stall)))
+        result |= {"phase": phase, "time_left": format_time_left(live.seconds_left)}
         result |= {"finished_runs": live.finished_runs, "total_runs": live.total_runs}
     elif state == "running" and is_finished:
         result["phase"] = "Writing the report"

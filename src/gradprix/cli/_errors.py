@@ -4,7 +4,9 @@ import contextlib
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import typer
 
@@ -20,14 +22,25 @@ WIDEST = 100
 def report_errors(*expected: type[Exception]) -> Iterator[None]:
     """Context manager that reports expected exceptions as a message on stderr and exits with code 2.
 
-    An interrupt (`KeyboardInterrupt`) is reported as well, and exits with the code of the signal. Other exceptions
-    propagate, so that the user sees their traceback.
+    Warnings of gradprix are reported in the same form, without the location of their code. An interrupt
+    (`KeyboardInterrupt`) is reported as well, and exits with the code of the signal. Other exceptions propagate, so
+    that the user sees their traceback.
 
     Args:
         expected: types of the expected exceptions.
     """
+    show = warnings.showwarning
+
+    def report(message: Warning | str, category: type[Warning], *location: Any) -> None:
+        if category.__module__.startswith("gradprix."):
+            warn(_wrap(f"gradprix: {message}"))
+        else:
+            show(message, category, *location)
+
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = report  # type: ignore[assignment]
+            yield
     except expected as error:
         warn(_wrap(f"gradprix: {error}"))
         raise typer.Exit(2) from None

@@ -31,6 +31,7 @@ from gradprix.race import (
     progress,
     run,
 )
+from gradprix.race.expensive_entries import report_expensive_entries
 from gradprix.race.progress_display import REPORT_AFTER
 from gradprix.show import terminal
 from gradprix.show.plans import summarize_plan
@@ -66,6 +67,7 @@ def show_plan(
         elif not as_json:
             cost = measure_cost(plan, engine, watch)
             seconds, at_least = estimate(plan, cost), cost.at_least
+            report_expensive_entries(plan, cost)
     if as_json:
         echo_json(plan.description)
     else:

@@ -97,6 +97,13 @@ class Executor(ABC):
         """A description of the current state, to be shown to the user; it may be empty."""
         return ""
 
+    @property
+    def running_entries(self) -> tuple[str, ...]:
+        """The names of the entries that are being trained, each once."""
+        with self._lock:
+            trials = [trial for stack in self.scheduler.running for trial in stack.trials]
+        return tuple(dict.fromkeys(trial.entry_name for trial in trials))
+
     @abstractmethod
     def choose_layout(self, task: Task, trials: Sequence[Trial], mode: ExecutionMode) -> StackLayout:
         """Choose the stack size and the number of workers for trials of a task that have the same batch size."""

@@ -24,6 +24,7 @@ from .cost import estimate
 from .cost_measurement import measure_cost
 from .entry import Entry, twin
 from .entry_registry import BRACKETS, ENTRIES, entries
+from .expensive_entries import ExpensiveEntryWarning
 from .journal import BusyError, Journal, JournalError, OtherRaceError
 from .live_files import LiveProgress, Watch
 from .plan import Plan
@@ -60,6 +61,7 @@ __all__ = [
     "EngineError",
     "Entry",
     "Executor",
+    "ExpensiveEntryWarning",
     "Journal",
     "JournalError",
     "LiveProgress",

@@ -2,15 +2,17 @@
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gradprix.rules import Choice
 from gradprix.tasks import Task
 from gradprix.tasks.schedules import count_steps, passes
 from gradprix.text.units import format_duration
-from gradprix.training import MIN_STACK
+from gradprix.training import MIN_STACK, UpdateCost
 from gradprix.training.autotune import StackLayout
 
+from .entry import Entry
 from .plan import QUARTER, Plan
 
 USABLE_SHARE = 0.9
@@ -29,6 +31,7 @@ class Cost:
         shape: width of the stacks and number of processes.
         model: cost of the initialization of a model.
         at_least: True if the cost is a lower bound, because the run of a training loop was stopped early.
+        updates: optimizer step of one model, by entry, for the entries whose optimizer steps are not part of `network`.
     """
 
     start: float
@@ -38,6 +41,7 @@ class Cost:
     shape: StackLayout
     model: float = 0.0
     at_least: bool = False
+    updates: Mapping[str, UpdateCost] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Describe what was measured, in a sentence."""
@@ -46,9 +50,14 @@ class Cost:
         width, processes = self.shape.width, self.shape.processes
         model = "one model" if width == 1 else f"a model in a stack of {width}"
         step, evaluation = format_duration(self.step / width + self.network), format_duration(self.evaluation)
+        more = "".join(
+            f", the optimizer step of {name} {format_duration(update.seconds)} more"
+            for name, update in self.updates.items()
+        )
         return (
-            f"Measured: a training step of {model} takes {step}, its evaluation on the validation set {evaluation}, in "
-            f"each of {processes} processes; checks and measurement take {format_duration(self.start)}."
+            f"Measured: a training step of {model} takes {step}{more}, its evaluation on the validation set "
+            f"{evaluation}, in each of {processes} processes; checks and measurement take "
+            f"{format_duration(self.start)}."
         )
 
     def phase_seconds(self, rows: int, steps: float, evaluations: float) -> float:
@@ -74,7 +83,21 @@ def estimate(plan: Plan, cost: Cost) -> float:
         evaluations = passes(plan.task.epochs * share) + tests * (phase.name != "tuning")
         for size, rows in _rows_by_batch_size(plan, phase.runs).items():
             total += cost.phase_seconds(rows, share * _steps(plan, size), evaluations)
-    return total
+    return total + sum(update_seconds(plan, cost).values())
+
+
+def update_seconds(plan: Plan, cost: Cost) -> dict[str, float]:
+    """Estimate the duration of the optimizer steps in `cost.updates` in the whole race, in seconds by entry."""
+    totals = {}
+    for entry in plan.entries:
+        if update := cost.updates.get(entry.name):
+            sizes = _batch_sizes(plan, entry)
+            steps = sum(_steps(plan, size) for size in sizes) / len(sizes)
+            runs = sum(
+                phase.runs.get(entry.name, 0) * (QUARTER if phase.name == "quarter" else 1.0) for phase in plan.phases
+            )
+            totals[entry.name] = runs * steps * update.seconds / cost.shape.processes
+    return totals
 
 
 def _steps(plan: Plan, batch_size: int) -> int:
@@ -88,12 +111,19 @@ def _rows_by_batch_size(plan: Plan, counts: dict[str, int]) -> dict[int, int]:
     """Return the number of runs at each batch size, given the number of runs of each entry."""
     rows: defaultdict[int, float] = defaultdict(float)
     for entry in plan.entries:
-        axis = entry.space.get("batch_size")
-        # The tuned batch size is unknown in advance; all sizes are assumed to be equally frequent.
-        sizes = axis.values if isinstance(axis, Choice) else (plan.batch_size(entry),)
+        sizes = _batch_sizes(plan, entry)
         for size in sizes:
             rows[size] += counts.get(entry.name, 0) / len(sizes)
     return {size: math.ceil(count) for size, count in rows.items() if count}
+
+
+def _batch_sizes(plan: Plan, entry: Entry) -> tuple[int, ...]:
+    """Return the batch sizes of an entry.
+
+    A tuned batch size is unknown in advance; all of its values are assumed to be equally frequent.
+    """
+    axis = entry.space.get("batch_size")
+    return tuple(axis.values) if isinstance(axis, Choice) else (plan.batch_size(entry),)
 
 
 def _test_evaluations(plan: Plan) -> float:

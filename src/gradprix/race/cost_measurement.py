@@ -17,15 +17,19 @@ from gradprix.training import (
     ModelStack,
     StackLayout,
     Trial,
+    UpdateCost,
     evaluate,
+    is_costly,
+    measure_updates,
     runtime_settings,
     seconds_of_one,
+    without_update,
 )
 from gradprix.training.evaluation import BATCH_FACTOR
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.loop_runner import Stopped, run_loop
-from gradprix.training.torch_optimizer_adapter import needs_closure
 from gradprix.utils.devices import wait
+from gradprix.utils.wording import format_list
 
 from .cost import Cost, available_seconds
 from .live_files import LiveProgress, Watch
@@ -39,6 +43,9 @@ repeated, both in seconds."""
 ONE_RUN = 60.0
 """Seconds after which the measured run of a training loop is stopped. The plan then states a lower bound of the race's
 duration."""
+
+KNOWN_UPDATES: dict[tuple[str, ...], dict[str, UpdateCost]] = {}
+"""Cache of measured optimizer steps by task, device and trials."""
 
 
 def measure_cost(plan: Plan, engine: Executor, watch: Watch = lambda *_: None, minutes: float | None = None) -> Cost:
@@ -66,9 +73,36 @@ def measure_cost(plan: Plan, engine: Executor, watch: Watch = lambda *_: None, m
         cost = Cost(0.0, 0.0, 0.0, seconds, StackLayout(1, engine.workers), at_least=not is_finished)
     else:
         cost = (_measure_stacks if mode.stacked else _measure_sequential)(plan.task, trials, mode, engine)
+        cost = replace(cost, updates=time_updates(plan, mode, engine, watch))
     # A sharpness-aware step computes two gradients, which take most of its time.
     step, network = ((1 + sharpness_aware) * seconds for seconds in (cost.step, cost.network))
     return replace(cost, start=time.perf_counter() - started, step=step, network=network)
+
+
+def time_updates(
+    plan: Plan, mode: ExecutionMode, engine: Executor, watch: Watch = lambda *_: None
+) -> dict[str, UpdateCost]:
+    """Measure the optimizer steps of the entries of a plan that may take longer than the gradients.
+
+    Measurements are reused within a process.
+
+    Args:
+        plan: plan of a race on a task.
+        mode: execution mode of the race.
+        engine: executor of the race.
+        watch: progress callback.
+
+    Returns:
+        Cost of an optimizer step of one model by entry; empty if the steps of all optimizers are elementwise.
+    """
+    trials = [plan.careful_trial(entry, 0) for entry in plan.entries if is_costly(entry.rule)]
+    if not trials or not isinstance(plan.task, Task):
+        return {}
+    key = plan.task.fingerprint, mode.device, *(trial.key for trial in trials)
+    if key not in KNOWN_UPDATES:
+        watch(LiveProgress(f"Timing the optimizer steps of {format_list([trial.entry_name for trial in trials])}"))
+        KNOWN_UPDATES[key] = engine.call(measure_updates, plan.task, trials, mode)
+    return KNOWN_UPDATES[key]
 
 
 def _longest_run(plan: Plan, minutes: float, workers: int) -> float:
@@ -88,9 +122,11 @@ def _measure_sequential(task: Task, trials: list[Trial], mode: ExecutionMode, en
 def _measure_stacks(task: Task, trials: list[Trial], mode: ExecutionMode, engine: Executor) -> Cost:
     """Measure the cost of training stacks of models.
 
-    Stacks of two widths are timed. Their difference separates the cost per stack from the cost per model.
+    Stacks of two widths are timed. Their difference separates the cost per stack from the cost per model. The steps of
+    costly optimizers are left out; see `time_updates`.
     """
     shape = engine.choose_layout(task, trials, mode)
+    trials = [without_update(trial) for trial in trials]
     wide = shape.width
     narrow = 16 if wide > 16 else MIN_STACK
 
@@ -126,15 +162,16 @@ def time_loop_run(loop: Any, trial: Trial, patience: float) -> tuple[float, bool
 def measure_sequential_costs(task: Task, trials: list[Trial], mode: ExecutionMode) -> tuple[float, float, float]:
     """Measure the cost of a single model.
 
-    The optimizer step is averaged over the optimizers of the trials, which all step the same model.
+    The optimizer step is averaged over the optimizers of the trials, which all step the same model. Costly ones are
+    left out; see `time_updates`.
 
     Returns:
         Seconds of model initialization, of a training step, and of an evaluation on the validation set.
     """
-    rules = {trial.rule.name: trial for trial in trials}
+    rules = {trial.rule.name: trial for trial in map(without_update, trials)}
     with runtime_settings(mode.device):
         started = time.perf_counter()
-        stack = ModelStack(task, [trials[0]], mode)
+        stack = ModelStack(task, [next(iter(rules.values()))], mode)
         wait(stack.device)
         start = time.perf_counter() - started
         index = stack.data.train[:, : trials[0].batch_size or stack.data.train.shape[1]]
@@ -151,10 +188,6 @@ def measure_sequential_costs(task: Task, trials: list[Trial], mode: ExecutionMod
         backward = _seconds(step, stack)
         updates = []
         for trial in rules.values():
-            if needs_closure(trial.rule):
-                own = ModelStack(task, [trial], mode)
-                updates.append(_seconds(partial(own.step, index, 1.0), own) - backward)
-                continue
             optimizers = stack.make_optimizers([trial])
             with torch.no_grad():
                 updates.append(_seconds(partial(optimizers.step, gradients, 1.0), stack))

@@ -17,6 +17,8 @@ from gradprix.utils.files import write_atomically
 FOLDER, PROGRESS = "live", "progress.json"
 INTERVAL = 0.5
 """Minimum number of seconds between two writes of the progress."""
+STALL_SECONDS = 20.0
+"""Seconds without progress after which the display says what is running."""
 
 
 class LiveProgress(msgspec.Struct, frozen=True):
@@ -31,6 +33,8 @@ class LiveProgress(msgspec.Struct, frozen=True):
             empty if it is unknown. Its lead may be noise.
         workers: state of the workers of a cluster, as text; empty on one machine.
         is_slow: True if a step of the preparation is known to be slow.
+        running: names of the entries that are being trained, if there has been no progress for `STALL_SECONDS`.
+        seconds_stalled: seconds without progress; 0 below `STALL_SECONDS`.
     """
 
     phase: str
@@ -40,6 +44,8 @@ class LiveProgress(msgspec.Struct, frozen=True):
     leader: str = ""
     workers: str = ""
     is_slow: bool = False
+    running: tuple[str, ...] = ()
+    seconds_stalled: float = 0.0
 
 
 Watch = Callable[[LiveProgress], None]
@@ -60,6 +66,7 @@ class LiveFiles:
         self.folder = None if out is None else out / FOLDER
         self.progress = LiveProgress("")
         self.first: tuple[float, float] | None = None
+        self.changed = 0.0, -1.0  # time and number of finished runs of the last progress
         self.written = -INTERVAL
 
     def __enter__(self) -> "LiveFiles":
@@ -75,19 +82,40 @@ class LiveFiles:
 
     def describe(self, step: str) -> LiveProgress:
         """Write and return the description of a step that begins now, before or after the training runs."""
-        self.progress = msgspec.structs.replace(self.progress, phase=step, seconds_left=None, leader="", workers="")
+        self.changed = 0.0, -1.0
+        unknown = {"seconds_left": None, "leader": "", "workers": "", "running": (), "seconds_stalled": 0.0}
+        self.progress = msgspec.structs.replace(self.progress, phase=step, **unknown)
         self._write(self.progress)
         return self.progress
 
     def update(
-        self, phase: str, finished_runs: float, total_runs: int, leader: str = "", workers: str = ""
+        self,
+        phase: str,
+        finished_runs: float,
+        total_runs: int,
+        leader: str = "",
+        workers: str = "",
+        running: tuple[str, ...] = (),
     ) -> LiveProgress:
-        """Write the progress of the training runs, at most every `INTERVAL` seconds in a phase, and return it."""
+        """Write the progress of the training runs, at most every `INTERVAL` seconds in a phase, and return it.
+
+        Args:
+            phase: name of the phase.
+            finished_runs: number of finished training runs; unfinished ones count as fractions.
+            total_runs: maximum number of training runs.
+            leader: name of the entry that leads so far.
+            workers: state of the workers of a cluster.
+            running: names of the entries that are being trained.
+        """
         now = time.monotonic()
         self.first = self.first or (now, finished_runs)
         elapsed, done = now - self.first[0], finished_runs - self.first[1]
         left = elapsed * (total_runs - finished_runs) / done if done > 0 else None
+        if finished_runs != self.changed[1]:
+            self.changed = now, finished_runs
         progress = LiveProgress(phase, finished_runs, total_runs, left, leader, workers)
+        if now - self.changed[0] >= STALL_SECONDS:
+            progress = msgspec.structs.replace(progress, running=running, seconds_stalled=now - self.changed[0])
         is_new_phase, self.progress = phase != self.progress.phase, progress
         if is_new_phase or now - self.written >= INTERVAL:
             self._write(progress)

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from gradprix.text.live_race import format_counts, format_phase, format_time_left
+from gradprix.text.live_race import format_counts, format_phase, format_stall, format_time_left
 from gradprix.utils.console import SafeConsole
 
 from .live_files import LiveProgress, Watch
@@ -22,6 +22,8 @@ REPORT_AFTER = 5.0
 """Seconds without a line after which a preparation is reported if stderr is not a terminal."""
 LINE_INTERVAL = 60.0
 """Seconds between two lines about the progress of training runs if stderr is not a terminal."""
+STALL_INTERVAL = 30.0
+"""Seconds between two such lines while there is no progress."""
 PHASE_INTERVAL = 5.0
 """Seconds without a line after which a new phase is reported at once."""
 BAR = 12
@@ -74,10 +76,15 @@ class ProgressState:
         progress = self.progress
         return f"{LEADS.get(progress.phase, 'Best so far')}: {progress.leader}" if progress.leader else ""
 
+    @property
+    def stall(self) -> str:
+        """Entries that have been running for some time without progress, as text; empty if there is progress."""
+        return format_stall(self.progress.seconds_stalled, self.progress.running)
+
     def format_line(self) -> str:
         """Format the progress of training runs as one line of a log."""
         parts = f"{self.phase}{self.progress.workers}: {self.runs}", self.time_left
-        return "; ".join(filter(None, [", ".join(filter(None, parts)), self.leader]))
+        return "; ".join(filter(None, [", ".join(filter(None, parts)), self.stall or self.leader]))
 
     def render(self, spinner: Spinner) -> RenderableType:
         """Return the display in a terminal: one line during the preparation, then the bar with its numbers."""
@@ -88,8 +95,9 @@ class ProgressState:
         bar = Table.grid(padding=(0, 1))
         counts = ", ".join(filter(None, (self.runs, self.time_left)))
         bar.add_row(ProgressBar(1.0, self.share, BAR), Text(counts, no_wrap=True, overflow="ellipsis"))
-        leader = Text(f"  {self.leader}", "dim", no_wrap=True, overflow="ellipsis") if self.leader else Text()
-        return Group(Text.assemble(step, leader, no_wrap=True, overflow="ellipsis"), bar)
+        note = self.stall or self.leader
+        shown = Text(f"  {note}", "dim", no_wrap=True, overflow="ellipsis") if note else Text()
+        return Group(Text.assemble(step, shown, no_wrap=True, overflow="ellipsis"), bar)
 
 
 @contextlib.contextmanager
@@ -139,6 +147,7 @@ class _Lines:
         self.state.update(progress)
         if progress.total_runs:
             interval = LINE_INTERVAL if phase == progress.phase else PHASE_INTERVAL
+            interval = min(interval, STALL_INTERVAL) if progress.seconds_stalled else interval
             if now - self.last >= interval:
                 self._print(self.state.format_line())
         elif self.patience is not None:

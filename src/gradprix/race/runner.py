@@ -15,6 +15,7 @@ from gradprix.tuning.tuner import PhaseKind, Request, Score, TuningResult
 
 from .analysis import Analysis
 from .efficiency import seconds_of_steps
+from .expensive_entries import warn_about_expensive_entries
 from .journal import Journal
 from .live_files import LiveFiles, LiveProgress, Watch
 from .plan import Plan
@@ -71,6 +72,8 @@ class Runner:
             watch(progress)
 
         mode = choose_execution_mode(plan, journal, engine, prepare)
+        if journal.mode is None:
+            warn_about_expensive_entries(plan, mode, engine, prepare)
         journal.provenance = engine.describe_provenance(plan, mode.device)
         journal.write("plan", plan.description)
         watch(live.describe("Preparing the first training runs"))
@@ -203,8 +206,9 @@ class Runner:
 
         def watch(share: float) -> None:
             done = runs_before + len(trials) - len(todo) + share
-            if share:
-                self.watch(self.live.update(phase, done, total, leader, self.engine.state))
+            progress = self.live.update(phase, done, total, leader, self.engine.state, self.engine.running_entries)
+            if share or progress.seconds_stalled:
+                self.watch(progress)
 
         leader = self._find_leader(trials)
         self.loggers.log_runs(phase, trials, self.finished, self.saved)

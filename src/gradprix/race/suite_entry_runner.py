@@ -161,7 +161,8 @@ def run_suite_entry(
 
         def report(state: LiveProgress, name: str = name, before: float = finished) -> None:
             done = before + state.finished_runs
-            watch(whole.update(f"{name}: {format_phase(state.phase)}", done, total) if done else state)
+            phase, running = f"{name}: {format_phase(state.phase)}", state.running
+            watch(whole.update(phase, done, total, running=running) if done else state)
 
         loggers = make_loggers(log)
         records[name] = run_task(plan, None if out is None else out / name, engine, report, loggers).record

@@ -132,7 +132,8 @@ def suite(
         def report(progress: LiveProgress) -> None:
             finished[name] = progress.finished_runs
             done = sum(finished.values())
-            watch(whole.update(f"{name}: {format_phase(progress.phase)}", done, total) if done else progress)
+            phase, running = f"{name}: {format_phase(progress.phase)}", progress.running
+            watch(whole.update(phase, done, total, running=running) if done else progress)
 
         return run(plan, out / name, engine, report, make_loggers(log)).record
 

@@ -17,6 +17,7 @@ from .stacking_errors import explain as explain_stacking_error
 from .torch_optimizer_adapter import TorchOptimizerAdapter
 from .trainer import Trainer, train_stack
 from .trial import Outcome, Trial
+from .update_cost import UpdateCost, is_costly, measure_updates, without_update
 
 __all__ = [
     "MIN_STACK",
@@ -33,15 +34,19 @@ __all__ = [
     "TorchOptimizerAdapter",
     "Trainer",
     "Trial",
+    "UpdateCost",
     "capacities",
     "choose_layout",
     "compute_metrics",
     "compute_outputs",
     "evaluate",
     "explain_stacking_error",
+    "is_costly",
     "known_first_step",
     "measure_first_step",
+    "measure_updates",
     "runtime_settings",
     "seconds_of_one",
     "train_stack",
+    "without_update",
 ]

@@ -32,6 +32,7 @@ from .provenance import versions
 from .runtime_settings import runtime_settings
 from .stack_sizes import MIN_STACK, capacities
 from .trial import Trial
+from .update_cost import without_update
 
 WIDTHS = (16, 64, 256)
 MAX_TIME_RATIO = 0.9
@@ -181,6 +182,7 @@ def _measure_layout(
     call_workers: CallWorkers,
 ) -> StackLayout:
     """Return the fastest layout that fits into memory, from measurements or from the cache of earlier measurements."""
+    trials = [without_update(trial) for trial in trials]  # the steps of costly optimizers save nothing in wider stacks
     device = call_workers(1, describe_device, mode.device)
     key, cache = _cache_key(task, trials, mode, processes, *device), _load_cache()
     if key in cache:

@@ -1,5 +1,6 @@
 """Callbacks of a trainer: progress reports, and a base class for others."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -8,8 +9,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-REPORT_EVERY = 64
-"""Maximum number of steps between two progress reports."""
+REPORT_EVERY, REPORT_SECONDS = 64, 1.0
+"""Maximum number of steps between two progress reports, and seconds after which the next step is reported."""
 
 
 class Callback:
@@ -55,8 +56,11 @@ class Progress(Callback):
 
     def __init__(self, report: Callable[[float], None]) -> None:
         self.report = report
+        self.reported = time.monotonic()
 
     def on_step_end(self, trainer: "Trainer", losses: Tensor) -> None:
-        """Report the progress every `REPORT_EVERY` steps, or more often if epochs are shorter."""
-        if trainer.step % min(REPORT_EVERY, trainer.steps_per_epoch) == 0:
+        """Report the progress every `REPORT_EVERY` steps, or more often if epochs are shorter or steps are slow."""
+        now = time.monotonic()
+        if trainer.step % min(REPORT_EVERY, trainer.steps_per_epoch) == 0 or now - self.reported >= REPORT_SECONDS:
+            self.reported = now
             self.report(trainer.step / trainer.total_steps)
