@@ -34,6 +34,7 @@ from .protocol import run
 from .published_task import PublishedError, PublishedTask, load_published, publish
 from .record import RaceRecord
 from .result import PICTURE, REPORT, Result, load
+from .saved_result import SavedResult
 from .suite_entry_plan import SuiteEntryPlan, suite_entry_plans
 from .suite_entry_record import SuiteComparison, TaskComparison
 from .suite_entry_runner import SuiteEntryResult, enter_suite, run_suite_entry
@@ -78,6 +79,7 @@ __all__ = [
     "RaceRecord",
     "Ray",
     "Result",
+    "SavedResult",
     "Status",
     "SuiteComparison",
     "SuiteEntryPlan",

@@ -1,7 +1,5 @@
 """Replication of final runs, each alone in a new process, to detect user code that carries over state between runs."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as NotInTime
 from functools import partial
@@ -15,6 +13,7 @@ from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter
 from gradprix.training.trial import Outcome, Trial
 
 from .plan import Plan
+from .run_comparison import compare_runs
 from .run_records import Rerun
 
 REPEATED_SHARE = 0.05
@@ -85,7 +84,7 @@ def repeat(
         except Exception:  # a failure is no evidence of a different outcome
             continue
         else:
-            same = _equal(first, again, LOOP_TOLERANCE if isinstance(plan.task, Loop) else 0.0)
+            same = not compare_runs(first, again, LOOP_TOLERANCE if isinstance(plan.task, Loop) else 0.0)
             results[trial.key] = Rerun(
                 entry=name, seed=trial.seed, same=same, metric=_score(first), again=_score(again)
             )
@@ -144,19 +143,3 @@ def _score(outcome: Outcome) -> float | None:
 def _repeat(task: Problem, trial: Trial, mode: ExecutionMode) -> str:
     """Run a trial alone, and return its outcome as JSON. This is called in the new process."""
     return train(task, [trial], mode, lambda share: None)[0].to_json()
-
-
-def _equal(first: Outcome, again: Outcome, tolerance: float) -> bool:
-    """Return True if all numbers of two outcomes agree within a relative tolerance; 0 requires bitwise equality."""
-
-    def numbers(outcome: Outcome) -> list[float | None]:
-        points = [x for point in outcome.curve for x in point]
-        return [*points, outcome.test_loss, outcome.test_metric, *(outcome.test_parts or ())]
-
-    a, b = numbers(first), numbers(again)
-    if tolerance == 0 or len(a) != len(b):
-        return json.dumps([a, first.diverged]) == json.dumps([b, again.diverged])
-    return all(
-        x == y if x is None or y is None else math.isclose(x, y, rel_tol=tolerance) or (x != x and y != y)
-        for x, y in zip(a, b, strict=True)
-    )

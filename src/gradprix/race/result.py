@@ -8,10 +8,10 @@ from gradprix.text.answer import format_answer, format_protocol
 from gradprix.text.diagnosis import format_finding
 from gradprix.text.recommendation import format_reason
 
-from .best import Best
 from .journal import DATABASE, Journal, JournalError
 from .record import RaceRecord
 from .record_json import RecordError, to_json
+from .saved_result import SavedResult
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -23,31 +23,20 @@ PICTURES, BUNDLE = ("png", "svg", "pdf"), "bundle"
 """File formats of figures, and the format of a file that others can verify."""
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(SavedResult[RaceRecord]):
     """Result of a finished race.
 
     Args:
-        record: complete record of the race.
-        folder: folder of the race; None if it was not saved.
-        reused: number of training runs whose outcomes were reused from earlier calls.
         provenance: bundle from which the result was loaded; None for a race in a folder.
     """
 
-    record: RaceRecord
-    folder: Path | None = None
-    reused: int = 0
     provenance: "Provenance | None" = None
 
     @property
     def text(self) -> str:
         """Answer of the race as text: recommended optimizer, alternatives, and warnings."""
         return format_answer(self.record)
-
-    @property
-    def best(self) -> Best:
-        """Recommended optimizer with its tuned hyperparameters."""
-        return self.record.best
 
     @property
     def entries(self) -> "DataFrame":
@@ -145,9 +134,6 @@ class Result:
             for measurement, shown in zip(entry.measurements, rest["why"]["entries"][name]["reasons"], strict=True):
                 shown["words"] = format_finding(measurement, steps)
         return {"task": record.task, "out": out, "report": report, **rest}
-
-    def __repr__(self) -> str:
-        return self.text
 
 
 def load(folder: str | Path) -> Result:

@@ -16,9 +16,9 @@ from gradprix.text.suite_entry import format_comparison, format_suite_entry
 from gradprix.tuning.response_curve import ResponseCurve, learning_rate_tolerance
 from gradprix.tuning.tuner import TuningResult
 from gradprix.utils.margins import absolute_margin
+from gradprix.utils.wording import printable
 
 from .analysis import bound_regrets, final_score, test_parts
-from .best import Best
 from .control import Control, compare_control
 from .entry import Entry
 from .journal import Journal, OtherRaceError
@@ -31,6 +31,7 @@ from .response_curves import tuned_scores
 from .resume import check_resume
 from .run_records import Finals, Rerun, TuningRun, failed_runs, outcomes_by_entry
 from .runner import Runner
+from .saved_result import SavedResult
 from .suite_entry_plan import SuiteEntryPlan, suite_entry_plans
 from .suite_entry_record import SuiteComparison, TaskComparison
 
@@ -38,29 +39,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@dataclass(frozen=True)
-class TaskComparisonResult:
-    """Comparison of one optimizer with the published suite on a task.
-
-    Args:
-        record: complete record.
-        folder: folder of the runs; None if they were not saved.
-        reused: number of training runs whose outcomes were reused from earlier calls.
-    """
-
-    record: TaskComparison
-    folder: Path | None = None
-    reused: int = 0
+class TaskComparisonResult(SavedResult[TaskComparison]):
+    """Comparison of one optimizer with the published suite on a task."""
 
     @property
     def text(self) -> str:
         """Result in sentences."""
         return "\n".join(format_comparison(self.record))
-
-    @property
-    def best(self) -> Best:
-        """The optimizer with its tuned hyperparameters."""
-        return self.record.best
 
     @property
     def entries(self) -> "DataFrame":
@@ -100,7 +85,7 @@ class SuiteEntryResult:
         return {"text": format_suite_entry(record), "out": out, "regrets": regrets, **data}
 
     def __repr__(self) -> str:
-        return self.text
+        return printable(self.text)
 
 
 def enter_suite(

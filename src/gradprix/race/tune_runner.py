@@ -1,7 +1,6 @@
 """Execution of a plan of tuning one optimizer, and the result."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from gradprix.tuning.tuner import TuningResult
 from gradprix.utils.margins import absolute_margin
 
 from .analysis import score_finals
-from .best import Best
 from .journal import Journal, OtherRaceError
 from .live_files import LiveFiles, Watch
 from .record_builder import describe_plan, make_best, summarize_finals
@@ -24,6 +22,7 @@ from .response_curves import response_curves, tuned_scores
 from .resume import check_resume
 from .run_records import Finals, Rerun, TuningRun, failed_runs, outcomes_by_entry
 from .runner import Runner
+from .saved_result import SavedResult
 from .tune_plan import DEFAULT_LABEL, TunePlan
 from .tune_record import DefaultComparison, SmoothedMetric, TuneRecord
 
@@ -33,29 +32,13 @@ if TYPE_CHECKING:
 TUNE_PAGE = "tune.html"
 
 
-@dataclass(frozen=True)
-class TuneResult:
-    """Result of tuning one optimizer.
-
-    Args:
-        record: complete record.
-        folder: folder of the runs; None if they were not saved.
-        reused: number of training runs whose outcomes were reused from earlier calls.
-    """
-
-    record: TuneRecord
-    folder: Path | None = None
-    reused: int = 0
+class TuneResult(SavedResult[TuneRecord]):
+    """Result of tuning one optimizer."""
 
     @property
     def text(self) -> str:
         """Answer as text: tuned settings, tolerance, difference from the default settings, and warnings."""
         return "\n".join(format_tuning(self.record))
-
-    @property
-    def best(self) -> Best:
-        """Optimizer with its tuned hyperparameters; `result.best.make(model.parameters())` constructs it."""
-        return self.record.best
 
     @property
     def tolerance(self) -> tuple[float, float] | None:
@@ -86,9 +69,6 @@ class TuneResult:
         out = None if self.folder is None else str(self.folder)
         page = None if self.folder is None else str(self.folder / TUNE_PAGE)
         return {"task": record.task, "out": out, "page": page, **own, **to_json(record, finite=True)}
-
-    def __repr__(self) -> str:
-        return self.text
 
 
 def run_tuning(

@@ -14,8 +14,7 @@ from .summary import ranking
 
 if TYPE_CHECKING:
     from gradprix.race.plan import Plan
-    from gradprix.race.result import Result
-    from gradprix.race.tune_runner import TuneResult
+    from gradprix.race.saved_result import SavedResult
 
     from .training_run import TrainingRun
 
@@ -72,7 +71,7 @@ class CSV(Logger):
         self._append(RUNS, [{**about, **run.hyperparameters, **run.last, **more}])
         self._ids.add(run.id)
 
-    def on_race_end(self, result: "Result | TuneResult") -> None:
+    def on_race_end(self, result: "SavedResult[Any]") -> None:
         """Write the ranking and the answer."""
         rows = ranking(result)
         self._columns[RANKING] = list(rows[0])

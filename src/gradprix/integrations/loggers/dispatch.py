@@ -16,9 +16,7 @@ from .wandb import WandB
 
 if TYPE_CHECKING:
     from gradprix.race.plan import Plan
-    from gradprix.race.result import Result
-    from gradprix.race.suite_entry_runner import TaskComparisonResult
-    from gradprix.race.tune_runner import TuneResult
+    from gradprix.race.saved_result import SavedResult
     from gradprix.training.trial import Outcome, Trial
 
 BY_NAME: dict[str, type[Logger]] = {each.name: each for each in (TensorBoard, WandB, MLflow, CSV)}
@@ -108,7 +106,7 @@ class Loggers:
                 run = describe_run(self.plan, phase, trial, finished[trial.key], trial.key in saved)
                 self._submit("on_run_end", run)
 
-    def log_result(self, result: "Result | TuneResult | TaskComparisonResult") -> None:
+    def log_result(self, result: "SavedResult[Any]") -> None:
         """Log the result of the race, for which the end of the context waits."""
         self._submit("on_race_end", result)
 

@@ -2,12 +2,11 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from gradprix.race.plan import Plan
-    from gradprix.race.result import Result
-    from gradprix.race.tune_runner import TuneResult
+    from gradprix.race.saved_result import SavedResult
 
     from .training_run import TrainingRun
 
@@ -54,7 +53,7 @@ class Logger:
             run: training run. `run.is_reused` is True if it was trained by an earlier call.
         """
 
-    def on_race_end(self, result: "Result | TuneResult") -> None:
+    def on_race_end(self, result: "SavedResult[Any]") -> None:
         """Receive the result, after the last run.
 
         Args:

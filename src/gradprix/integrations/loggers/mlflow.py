@@ -17,8 +17,7 @@ from .summary import answer_markdown, ranking
 
 if TYPE_CHECKING:
     from gradprix.race.plan import Plan
-    from gradprix.race.result import Result
-    from gradprix.race.tune_runner import TuneResult
+    from gradprix.race.saved_result import SavedResult
 
     from .training_run import TrainingRun
 
@@ -96,7 +95,7 @@ class MLflow(Logger):
         self._log(identifier, metrics, {"entry": run.entry, "phase": run.phase, **run.hyperparameters})
         self._client.set_terminated(identifier, "FINISHED" if run.error is None else "FAILED")
 
-    def on_race_end(self, result: "Result | TuneResult") -> None:
+    def on_race_end(self, result: "SavedResult[Any]") -> None:
         """Write the answer as the description of the race's run, its ranking, and the recommended optimizer."""
         from mlflow.entities import Metric
 

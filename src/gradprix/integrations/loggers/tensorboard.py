@@ -15,8 +15,7 @@ from .logger import Logger
 from .summary import answer_markdown
 
 if TYPE_CHECKING:
-    from gradprix.race.result import Result
-    from gradprix.race.tune_runner import TuneResult
+    from gradprix.race.saved_result import SavedResult
 
     from .training_run import TrainingRun
 
@@ -63,7 +62,7 @@ class TensorBoard(Logger):
             for summary in hparams(shown, run.last):
                 writer.file_writer.add_summary(summary)
 
-    def on_race_end(self, result: "Result | TuneResult") -> None:
+    def on_race_end(self, result: "SavedResult[Any]") -> None:
         """Write the answer with the ranking, and the recommended optimizer, as text."""
         with self._writer(self.root / "verdict") as writer:
             writer.add_text("answer", answer_markdown(result))

@@ -12,8 +12,7 @@ from .summary import answer_markdown, ranking
 
 if TYPE_CHECKING:
     from gradprix.race.plan import Plan
-    from gradprix.race.result import Result
-    from gradprix.race.tune_runner import TuneResult
+    from gradprix.race.saved_result import SavedResult
 
     from .training_run import TrainingRun
 
@@ -66,7 +65,7 @@ class WandB(Logger):
             wandb_run.summary.update(run.last)
         self._mark(identifier)
 
-    def on_race_end(self, result: "Result | TuneResult") -> None:
+    def on_race_end(self, result: "SavedResult[Any]") -> None:
         """Write the answer, the ranking as a table, and the recommended optimizer."""
         import wandb
 
