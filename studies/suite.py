@@ -72,17 +72,22 @@ def save(name: str, record: RaceRecord) -> None:
 def confirm(names: Sequence[str], out: Path) -> None:
     """Race pairs again whose rank reversal rests on a single task for the weaker side, each on that task.
 
-    Results are written after each race, and not repeated. Pairs on the same task share the runs of their entries.
+    Results are written after each race, and not repeated unless the plan of the first race changes; those of other
+    first races are dropped. Pairs on the same task share the runs of their entries.
     """
-    records, known = suite_records(), second_races()
+    records = suite_records()
+    keys = {record.key for record in records.values()}
+    known = {place: race for place, race in second_races().items() if place[0] in keys}
+    write_second_races(known)
     weak = [each for each in summed_up(records).reversals if each.weak_task in names]
     for name in names:
         engine = RememberingExecutor()
         for reversal in (each for each in weak if each.weak_task == name):
             winner, loser = sides(reversal)
-            if (name, winner, loser) not in known:
-                known[name, winner, loser] = race_again(records[name], winner, loser, engine, out / "second" / name)
-                SECOND_RACES.write_bytes(msgspec.json.format(msgspec.json.encode(list(known.values()))) + b"\n")
+            place = records[name].key, winner, loser
+            if place not in known:
+                known[place] = race_again(records[name], winner, loser, engine, out / "second" / name)
+                write_second_races(known)
 
 
 def sides(reversal: RankReversal) -> tuple[str, str]:
@@ -122,10 +127,23 @@ def race_again(record: RaceRecord, winner: str, loser: str, engine: RememberingE
     return result
 
 
-def second_races() -> dict[tuple[str, str, str], SecondRace]:
-    """Return the results of the second races, by task, winner and loser of the first race."""
-    text = SECOND_RACES.read_bytes() if SECOND_RACES.exists() else b"[]"
-    return {(each.task, each.winner, each.loser): each for each in msgspec.json.decode(text, type=list[SecondRace])}
+SecondRaces = dict[tuple[str, str, str], SecondRace]
+"""Results of second races, by the key of the first race's plan, its winner and its loser."""
+
+
+def second_races() -> SecondRaces:
+    """Return the results of the second races."""
+    text = SECOND_RACES.read_bytes() if SECOND_RACES.exists() else b"{}"
+    races = msgspec.json.decode(text, type=dict[str, list[SecondRace]])
+    return {(key, each.winner, each.loser): each for key, results in races.items() for each in results}
+
+
+def write_second_races(races: SecondRaces) -> None:
+    """Write the results of second races: a list for each first race, by the key of its plan."""
+    by_key: dict[str, list[SecondRace]] = {}
+    for (key, _, _), result in races.items():
+        by_key.setdefault(key, []).append(result)
+    SECOND_RACES.write_bytes(msgspec.json.format(msgspec.json.encode(by_key)) + b"\n")
 
 
 def summarize(names: Sequence[str]) -> Evidence:
@@ -140,7 +158,9 @@ def summarize(names: Sequence[str]) -> Evidence:
         raise ValueError(f"the races must have run with the same versions, not with {versions}.")
     known, summary = second_races(), summed_up(records)
     reversals = tuple(
-        each if each.weak_task is None else replace(each, second_race=known.get((each.weak_task, *sides(each))))
+        each
+        if each.weak_task is None
+        else replace(each, second_race=known.get((records[each.weak_task].key, *sides(each))))
         for each in summary.reversals
     )
     return Evidence(

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -344,9 +344,12 @@ def test_forged_runs_with_the_answer_that_follows_are_found_by_training(digits: 
     assert causes(verification) == {Cause.VALUES}
 
 
+ELSEWHERE = "gradprix 0.1.0 (arithmetic 9), torch 2.0.0, numpy 1.0.0, x86_64 AVX2"
+
+
 def other_rounding(content: Any) -> None:
     """Make a bundle claim another machine, and be verified one model at a time, which rounds otherwise than a stack."""
-    content["setup"]["environment"] = "gradprix 0.1.0 (arithmetic 9), torch 2.0.0, numpy 1.0.0, x86_64 AVX2"
+    content["setup"]["environment"] = ELSEWHERE
     content["record"]["plan"]["mode"]["stacked"] = False
 
 
@@ -369,6 +372,36 @@ def test_runs_of_another_machine_are_compared_with_the_noise_of_a_seed(digits: P
     file = forged(bundle, change, tmp_path / "b.gradprix.zip")
     verification = verify(file, every=True, engine=Untimed(1))
     assert status_of(verification, CheckKind.RUNS) is Status.DIFFERS
+
+
+@pytest.mark.parametrize(
+    ("deviations", "changes_losses", "finals_of_each", "is_found"),
+    [(1, False, 1, True), (4, True, 1, False), (4, True, 3, True), (1, True, 3, False)],
+)
+def test_a_shift_of_one_optimizer_is_found_in_a_bundle_that_states_another_machine(
+    deviations: float,
+    changes_losses: bool,
+    finals_of_each: int,
+    is_found: bool,
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By deviations between seeds. Training here has the numbers of the bundle to the bit before they were changed."""
+
+    def shift(content: Any) -> None:
+        content["setup"]["environment"] = ELSEWHERE
+        rows = finals(content, "momentum")
+        amount = deviations * stdev(row["outcome"]["test_metric"] for row in rows)
+        for row in rows:
+            row["outcome"]["test_metric"] += amount
+            row["outcome"]["curve"][0][1] *= 1 + 1e-9 * changes_losses
+
+    monkeypatch.setattr("gradprix.race.run_sample.SEVERAL_FINALS", finals_of_each)
+    file = forged(read_bundle(digits), shift, tmp_path / digits.name)
+    verification = verify(file, runs=1, seed=0, engine=Untimed(1))
+    assert status_of(verification, CheckKind.ANSWER) is Status.AGREES
+    assert status_of(verification, CheckKind.RUNS) is (Status.DIFFERS if is_found else Status.WITHIN_NOISE)
 
 
 def test_a_damaged_file_is_found(digits: Path, tmp_path: Path) -> None:
@@ -646,7 +679,8 @@ def test_a_tuning_run_is_no_outlier_of_rounding_if_it_is_too_good(
 
     def outcomes(metric: float) -> dict[str, Any]:
         outcome = recorded.outcomes[forged]
-        curve = [*outcome.curve[:-1], (*outcome.curve[-1][:3], final + metric)]
+        *before, (examples, train_loss, valid_loss, _) = outcome.curve
+        curve = [*before, (examples, train_loss, valid_loss - metric, final + metric)]
         return {**recorded.outcomes, forged: replace(outcome, curve=curve, diverged=None)}
 
     scales = {("adam", 2): NoiseScale(test=0.01, valid=0.01, margin=0.005)}
@@ -657,14 +691,14 @@ def test_a_tuning_run_is_no_outlier_of_rounding_if_it_is_too_good(
 def test_a_sample_has_runs_of_every_entry(digits: Path) -> None:
     recorded = replayed_runs(digits)
     for seed in range(20):
-        keys = draw_sample(recorded.used, 1, seed, "adam")
+        keys = draw_sample(recorded.used, 1, seed, {"adam"})
         chosen = [recorded.used[key] for key in keys]
         kinds = [(trial.entry_name, trial.evaluates_test, trial.epochs) for trial in chosen]
         assert len(set(keys)) == len(keys)
         every = {(trial.entry_name, trial.evaluates_test, trial.epochs) for trial in recorded.used.values()}
         assert set(kinds) == every
         assert kinds.count(("adam", True, 2)) >= 3
-    assert draw_sample(recorded.used, 5, 1, "adam") != draw_sample(recorded.used, 5, 2, "adam")
+    assert draw_sample(recorded.used, 5, 1, {"adam"}) != draw_sample(recorded.used, 5, 2, {"adam"})
 
 
 def test_commands_take_a_bundle_in_place_of_a_folder(digits: Path, tmp_path: Path) -> None:

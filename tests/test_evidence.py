@@ -3,13 +3,14 @@
 import gzip
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from gradprix import tasks
-from gradprix.race import published_entries
+from gradprix.race import RaceRecord, published_entries
 from gradprix.race.evidence import EVIDENCE, load_evidence, write_evidence
 from gradprix.race.suite_record import SecondRace
 from gradprix.text.suite_tables import choice_rows, entry_rows, left_out_rows, race_rows, regret_rows
@@ -117,14 +118,39 @@ def test_a_part_of_the_tasks_is_summarized_with_its_second_races(monkeypatch: py
     )
     monkeypatch.setattr(study, "suite_records", lambda: records)
     monkeypatch.setattr(study, "suite_machine", lambda: {"cores": 2, "cpu": "a processor", "system": "Linux"})
-    monkeypatch.setattr(study, "second_races", lambda: {("two", "b", "a"): second})
-    evidence = study.summarize(list(records))
-    (reversal,) = evidence.reversals
-    assert (reversal.weak_task, reversal.second_race, reversal.is_confirmed) == ("two", second, True)
+    for key, is_known in ((records["two"].key, True), ("another plan", False)):
+        monkeypatch.setattr(study, "second_races", lambda key=key: {(key, "b", "a"): second})
+        evidence = study.summarize(list(records))
+        (reversal,) = evidence.reversals
+        assert (reversal.weak_task, reversal.second_race) == ("two", second if is_known else None)
+        assert reversal.is_confirmed is is_known
     assert evidence.seconds == sum(record.cost.seconds for record in records.values())
     assert list(study.summarize(["one", "two"]).tasks) == ["one", "two"]
     with pytest.raises(ValueError, match="the same versions"):
         study.summarize(["four"])
+
+
+def test_second_races_are_repeated_if_the_plan_of_the_first_race_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    high, low = [0.9, 0.91, 0.92, 0.9, 0.91, 0.9, 0.92, 0.91], [0.8, 0.79, 0.81, 0.8, 0.8, 0.79, 0.8, 0.81]
+    records = {name: make_record({"a": high, "b": low}, task=name) for name in ("one", "three")}
+    records["two"] = make_record({"a": low, "b": high}, task="two")
+    raced = []
+
+    def race_again(record: RaceRecord, winner: str, loser: str, *_: Any) -> SecondRace:
+        raced.append((record.key, winner, loser))
+        numbers: dict[str, Any] = {"seeds": 8, "difference": 9.0, "ci95": (7.0, 11.0), "confirmed": True}
+        return SecondRace(task=record.task, winner=winner, loser=loser, seed=1, **numbers)
+
+    monkeypatch.setattr(study, "suite_records", lambda: records)
+    monkeypatch.setattr(study, "race_again", race_again)
+    monkeypatch.setattr(study, "SECOND_RACES", tmp_path / "second_races.json")
+    for key in ("before", "before", "after"):
+        records["two"] = replace(records["two"], key=key)
+        study.confirm(list(records), tmp_path)
+        assert list(study.second_races()) == [(key, "b", "a")]
+    assert raced == [("before", "b", "a"), ("after", "b", "a")]
 
 
 @pytest.mark.slow

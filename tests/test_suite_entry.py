@@ -197,30 +197,83 @@ def test_a_single_search_varies_more_whatever_it_tunes(published: PublishedTask,
     assert task.tuning_deviation == pytest.approx(tuning_deviation([], task.margin))
 
 
-def repeated(published: PublishedTask, shift: float, seeds: int = 2) -> dict[str, list[Outcome]]:
-    """Return outcomes of repeated runs that differ from the published ones by a shift."""
+def is_refused(published: PublishedTask, differences: Mapping[str, Sequence[float]]) -> bool:
+    """Return True if repeated runs that differ so much from the published ones are refused."""
+    try:
+        compare_control(published, repeated(published, differences))
+    except ControlError:
+        return True
+    return False
+
+
+def repeated(published: PublishedTask, differences: Mapping[str, Sequence[float]]) -> dict[str, list[Outcome]]:
+    """Return outcomes of repeated runs: two of each entry, which differ from the published ones."""
     return {
-        entry.name: [Outcome([(0, 0.0, 0.0, 0.0)], 0.0, value + shift, None) for value in entry.values[:seeds]]
-        for entry in control_entries(published)
+        name: [
+            Outcome([(0, 0.0, 0.0, 0.0)], 0.0, value + difference, None)
+            for value, difference in zip(published.values[name][:2], each, strict=True)
+        ]
+        for name, each in differences.items()
     }
+
+
+def control_deviations(published: PublishedTask) -> dict[str, float]:
+    """Return the deviation between seeds of each entry of the control."""
+    return {entry.name: float(np.std(entry.values, ddof=1)) for entry in control_entries(published)}
 
 
 @pytest.mark.parametrize("name", list(load_published()))
 def test_the_control_detects_changed_values(name: str) -> None:
     task = load_published()[name]
-    spread = math.sqrt(np.mean([np.var(entry.values, ddof=1) for entry in control_entries(task)]))
-    same, near = (compare_control(task, repeated(task, shift)) for shift in (0.0, 0.5 * spread))
+    deviations = control_deviations(task)
+
+    def differences(scales: Sequence[float], shift: float = 0.0) -> dict[str, Any]:
+        """Return two differences of each entry, in deviations between seeds, plus a shift in margins."""
+        return {name: np.array(scales) * each + shift * task.margin for name, each in deviations.items()}
+
+    same = compare_control(task, repeated(task, differences([0, 0])))
     assert (same.agreement, same.deviation, same.differing) == (Agreement.EXACT, 0, 0)
-    assert near.agreement is Agreement.ROUNDING
-    assert 0 < near.deviation < task.margin
-    for shift in (3 * spread, -3 * spread):
-        with pytest.raises(ControlError, match="data or a library differ"):
-            compare_control(task, repeated(task, shift))
-    one = repeated(task, 0.0)
+    for rounding in (differences([1, -1]), differences([1.5, -0.5]), differences([0, 0], 0.4)):
+        near = compare_control(task, repeated(task, rounding))
+        assert near.agreement is Agreement.ROUNDING
+        assert 0 < near.deviation < task.margin
+    for changed in (differences([2, 2]), differences([-2, -2]), differences([3, 1]), differences([4, -4])):
+        assert is_refused(task, changed)
+    assert is_refused(task, differences([1, 1], 0.5)), "less than noise between seeds, but without any scatter"
+    one = repeated(task, differences([0, 0]))
     first = next(iter(one.values()))
     first[0] = Outcome([(0, 0.0, 0.0, 0.0)], None, None, 1)
-    with pytest.raises(ControlError):
+    with pytest.raises(ControlError, match="data or a library differ"):
         compare_control(task, one)
+
+
+@pytest.mark.parametrize(
+    ("share", "shift", "low", "high"),
+    [(1.0, 0.0, 0.0, 0.01), (0.25, 0.0, 0.0, 0.01), (1.0, 2.0, 0.9, 1.0), (0.25, 1.6, 0.9, 1.0)],
+)
+@pytest.mark.parametrize("name", list(load_published()))
+def test_the_control_refuses_shifts_of_the_means_and_no_rounding(
+    name: str, share: float, shift: float, low: float, high: float
+) -> None:
+    """A share of the runs ends elsewhere as runs with another seed do, and all are shifted by some deviations.
+
+    The values of each simulation are estimates of the true deviation, which is that of the published values.
+    """
+    task, rng, refused, count = load_published()[name], np.random.default_rng(0), 0, 200
+    deviations = control_deviations(task)
+    common = shift * math.sqrt(np.mean(np.square(list(deviations.values()))))
+    for _ in range(count):
+        drawn = [
+            replace(entry, values=tuple(rng.normal(entry.mean, deviations[entry.name], task.seeds)))
+            for entry in task.entries
+            if entry.name in deviations
+        ]
+        differences = {
+            each: math.sqrt(2) * deviation * rng.standard_normal(2) * (rng.random(2) < share) + common
+            for each, deviation in deviations.items()
+        }
+        refused += is_refused(replace(task, entries=tuple(drawn)), differences)
+    assert low <= refused / count <= high
 
 
 def test_a_control_that_differs_ends_the_comparison_before_tuning(published: PublishedTask, engine: Local) -> None:
@@ -336,7 +389,7 @@ def test_a_replicate_keeps_its_own_tuning_seeds() -> None:
     trials = [each.tuning_trial(each.entry, {"lr": 0.01}, 0) for each in (plan, original)]
     assert trials[0].seed != trials[1].seed
     assert plan.label == "adam~1"
-    assert plan.runs == original.runs == 26 + plan.published.seeds + 8
+    assert plan.runs == original.runs == 26 + plan.published.seeds + 16
     assert plan.runs <= 0.1 * plan.published.runs
 
 

@@ -1,11 +1,8 @@
 """Replay of a race from its training runs, which trains nothing, and comparison of the record with the saved one."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
-
-import msgspec
 
 from gradprix.executors.executor import Executor, Finished, StackResult, Watch
 from gradprix.executors.scheduler import TrialStack
@@ -23,6 +20,7 @@ from .protocol import run_in_journal
 from .record import RaceRecord
 from .record_json import to_json
 from .resume import make_comparisons
+from .value_comparison import Difference, compare_values
 
 NOT_REPLAYED = frozenset(("cost.seconds", "reruns", "why", "versions.python"))
 """Parts of a record that do not follow from its runs: times, replications, the diagnosis, and the Python version."""
@@ -177,20 +175,6 @@ def _level(before: Sequence[InterimAnalysis], seeds: int) -> float | None:
         return None
 
 
-class Difference(msgspec.Struct, frozen=True):
-    """Value that differs.
-
-    Args:
-        where: its place, such as `entries.0.tuned.lr`.
-        stated: its value in the bundle, as text.
-        actual: its value here, as text.
-    """
-
-    where: str
-    stated: str
-    actual: str
-
-
 def compare_records(stated: Mapping[str, Any], replayed: RaceRecord, tolerance: float = 0.0) -> list[Difference]:
     """Return the values of a saved record that do not follow from the runs.
 
@@ -204,38 +188,3 @@ def compare_records(stated: Mapping[str, Any], replayed: RaceRecord, tolerance: 
         for difference in compare_values(stated, to_json(replayed), tolerance)
         if not any(f"{difference.where}.".startswith(f"{part}.") for part in NOT_REPLAYED)
     ]
-
-
-def compare_values(stated: Any, actual: Any, tolerance: float = 0.0, where: str = "") -> list[Difference]:
-    """Return the differences between two values in JSON form, at any depth.
-
-    Args:
-        stated: one of them.
-        actual: the other.
-        tolerance: relative tolerance of numbers; 0 requires equality.
-        where: place of the values.
-    """
-    if isinstance(stated, Mapping) and isinstance(actual, Mapping):
-        pairs = {key: (stated.get(key), actual.get(key)) for key in {**stated, **actual}}
-        each = [compare_values(a, b, tolerance, f"{where}.{key}".lstrip(".")) for key, (a, b) in pairs.items()]
-        return [difference for differences in each for difference in differences]
-    if isinstance(stated, list) and isinstance(actual, list) and len(stated) == len(actual):
-        each = [
-            compare_values(a, b, tolerance, f"{where}.{i}") for i, (a, b) in enumerate(zip(stated, actual, strict=True))
-        ]
-        return [difference for differences in each for difference in differences]
-    return [] if _is_equal(stated, actual, tolerance) else [Difference(where, _text(stated), _text(actual))]
-
-
-def _is_equal(a: Any, b: Any, tolerance: float) -> bool:
-    if isinstance(a, bool) != isinstance(b, bool):
-        return False
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return a == b or (a != a and b != b) or (tolerance > 0 and math.isclose(a, b, rel_tol=tolerance))
-    return bool(a == b)
-
-
-def _text(value: Any) -> str:
-    """Return a value as short text."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,26 +1,24 @@
-"""Comparison of training runs with repetitions of them: to the bit, or within the noise of a seed.
-
-With other library versions or on another type of processor, sums are rounded differently, and the difference grows
-during training until two runs under one seed differ as two seeds do, at most.
-"""
+"""Comparison of training runs with repetitions of them: to the bit, or within the noise of a seed."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean, variance
 from typing import Any
-
-from scipy.special import stdtrit
 
 from gradprix.training.trial import Outcome, Trial
 
-from .replay import Difference, compare_values
+from .seed_noise import difference_deviation, largest_mean
+from .value_comparison import Difference, compare_values
 
 MOST_DEVIATIONS = 4.0
 """Largest difference between a run and its repetition, in standard deviations of a difference between two seeds. A
 normal deviate exceeds it once in 16,000 times."""
 SHIFT_LEVEL = 1e-4
-"""Level of the t-test of the mean difference between the final runs of an entry and their repetitions."""
+"""Level of the tests of the mean difference between the final runs of an entry and their repetitions."""
+SAME_WEIGHTS = 1e-6
+"""Relative tolerance of metrics of a run whose losses are those of its repetition to the bit. Its weights are the same,
+so that rounding cannot change the metrics by more."""
 TUNING_OUTLIERS = 0.05
 """Share of the tuning runs that may differ by more: at the edge of stability, rounding decides between success and
 failure. A run that is stated to be better than the final runs, which no rounding explains, is not among them: one such
@@ -60,8 +58,8 @@ class NoiseScale:
     """Scale of an entry's noise between seeds, from its final runs.
 
     Args:
-        test: standard deviation of the test metric over seeds.
-        valid: standard deviation of the validation metric over seeds.
+        test: standard deviation of a difference of the test metric between two seeds.
+        valid: that of the validation metric.
         margin: smallest difference that matters.
     """
 
@@ -75,12 +73,14 @@ class NoiseScale:
         whole = [outcome for outcome in outcomes if outcome.diverged is None]
         test = [outcome.test_metric for outcome in whole if outcome.test_metric is not None]
         valid = [outcome.valid_metric for outcome in whole]
-        deviations = [stdev(values) if len(values) > 1 else 0.0 for values in (test, valid)]
-        return cls(deviations[0], deviations[1], margin)
+        test_noise, valid_noise = (
+            difference_deviation(variance(values)) if len(values) > 1 else 0.0 for values in (test, valid)
+        )
+        return cls(test_noise, valid_noise, margin)
 
     def deviation(self, is_final: bool) -> float:
         """Return the standard deviation of a difference between two seeds, at least a tenth of the margin."""
-        return max(math.sqrt(2) * (self.test if is_final else self.valid), self.margin / 10)
+        return max(self.test if is_final else self.valid, self.margin / 10)
 
     def limit(self, is_final: bool) -> float:
         """Return the largest difference between a run and its repetition that is noise."""
@@ -118,6 +118,8 @@ def compare_within_noise(
 ) -> NoiseComparison:
     """Compare runs with their repetitions on another machine.
 
+    Metrics must agree where the losses are the same to the bit, and otherwise within the noise of a seed.
+
     Runs that diverged both times, or that are far worse both times than the final runs of their entry, agree: what
     rounding changes there does not affect a choice.
 
@@ -141,6 +143,9 @@ def compare_within_noise(
         difference, limit = other - one, scale.limit(is_final)
         if math.isnan(one) and math.isnan(other):
             continue
+        if _contradicts_losses(stated[key], again[key]):
+            different[key] = one, other
+            continue
         if not is_final and length in tuned and _is_bad(one, other, sign, tuned[length], 2 * limit):
             continue
         if not abs(difference) <= limit:
@@ -152,23 +157,23 @@ def compare_within_noise(
     tuning = sum(not trial.evaluates_test for trial in trials.values())
     if len(outliers) > max(1, TUNING_OUTLIERS * tuning):
         different |= outliers
-    shifted = {length[0]: fmean(values) for length, values in shifts.items() if _is_shifted(values, scales[length])}
+    shifted = {
+        length[0]: fmean(values)
+        for length, values in shifts.items()
+        if abs(fmean(values)) > largest_mean(values, scales[length].deviation(True), scales[length].margin, SHIFT_LEVEL)
+    }
     return NoiseComparison(different, shifted, largest)
 
 
-def _is_shifted(differences: Sequence[float], scale: NoiseScale) -> bool:
-    """Return True if the mean of an entry's differences is not noise.
+def _contradicts_losses(stated: Outcome, again: Outcome) -> bool:
+    """Return True if a run has the losses of its repetition to the bit, but other metrics.
 
-    It must be small against the noise of seeds, and also against the spread of the differences themselves, which is
-    smaller where rounding changes little: both by a test at the level of `MOST_DEVIATIONS`.
+    Training loops are left out, because their scores may take few values. So are artifacts, which the task computes.
     """
-    count, mean = len(differences), abs(fmean(differences))
-    if mean > MOST_DEVIATIONS * scale.deviation(True) / math.sqrt(count):
-        return True
-    if count == 1:
+    losses, others = ([loss for point in outcome.curve for loss in point[1:3]] for outcome in (stated, again))
+    if again.gradients is None or losses != others:
         return False
-    half_width = stdtrit(count - 1, 1 - SHIFT_LEVEL / 2) * stdev(differences) / math.sqrt(count)
-    return bool(mean > max(scale.margin / 2, half_width))
+    return any(not each.where.startswith("after") for each in compare_runs(stated, again, SAME_WEIGHTS))
 
 
 def _valid_metrics(trials: Mapping[str, Trial], stated: Mapping[str, Outcome]) -> dict[RunLength, list[float]]:

@@ -2,14 +2,14 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from gradprix.training.trial import Trial
 
 SHARE, PROBABILITY = 0.05, 0.95
 """A sample contains at least one run of any 5 % of the runs with a probability of at least 95 %."""
-RECOMMENDED_FINALS = 3
-"""Number of final runs of the recommended entry in every sample."""
+SEVERAL_FINALS = 3
+"""Number of final runs in every sample of the entries whose mean is checked."""
 
 
 def detection_probability(total: int, drawn: int, share: float = SHARE) -> float:
@@ -38,17 +38,17 @@ def sample_size(total: int, share: float = SHARE, probability: float = PROBABILI
     return next(n for n in range(1, total + 1) if detection_probability(total, n, share) >= probability)
 
 
-def draw_sample(trials: Mapping[str, Trial], drawn: int, seed: int, recommended: str) -> list[str]:
+def draw_sample(trials: Mapping[str, Trial], drawn: int, seed: int, several: Collection[str]) -> list[str]:
     """Draw runs at random, and add the runs that are in every sample.
 
     These are a run of each entry in each phase (tuning, final runs, runs with fewer examples), and more final runs of
-    the recommended one.
+    some entries.
 
     Args:
         trials: all trials by key.
         drawn: number of runs to draw at random.
         seed: seed of the draw.
-        recommended: name of the recommended entry.
+        several: names of the entries with `SEVERAL_FINALS` final runs.
 
     Returns:
         Keys of the runs.
@@ -62,6 +62,6 @@ def draw_sample(trials: Mapping[str, Trial], drawn: int, seed: int, recommended:
     always = [
         key
         for kind, keys in kinds.items()
-        for key in keys[: RECOMMENDED_FINALS if kind == (recommended, True, longest) else 1]
+        for key in keys[: SEVERAL_FINALS if kind[0] in several and kind[1:] == (True, longest) else 1]
     ]
     return list(dict.fromkeys([*order[:drawn], *always]))

@@ -31,12 +31,12 @@ from .replay import (
     MissingRunsError,
     RecordedRuns,
     compare_records,
-    compare_values,
     follows_schedule,
     format_trial,
     replay,
 )
 from .run_sample import sample_size
+from .value_comparison import compare_values
 from .verification_record import Cause, Check, CheckKind, Finding, Status, Verification, make_check
 
 

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
-from .replay import Difference
+from .value_comparison import Difference
 
 
 class Status(StrEnum):
