@@ -23,9 +23,9 @@ CONTROL_ENTRIES = ("adamw", "muon", "minibatch", "soap")
 """Entries whose final runs are repeated first, if the published suite has them: two that act on elements, and two that
 multiply matrices, whose rounding differs most between CPUs."""
 MOST_ENTRIES = 8
-"""Number of entries whose final runs are repeated. In simulations of the published tasks, a shift of all means is refused
-in nine of ten cases from 1.8 deviations between seeds on (with four entries: from 2.5 on), from 1.5 if a quarter of the
-runs ends elsewhere, and from 1.0 if none does."""
+"""Number of entries whose final runs are repeated. In simulations of the published tasks, a shift of all means is
+refused in nine of ten cases from 1.9 deviations between seeds on (with four entries: from 2.8 on), from 1.5 if a
+quarter of the runs ends elsewhere, and from half a margin if none does."""
 CONTROL_SEEDS = 2
 """Number of final runs of each of these entries that are repeated."""
 ROUNDING_DEVIATION = 0.1

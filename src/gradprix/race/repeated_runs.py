@@ -111,6 +111,7 @@ def check_runs(
         again = _train(task, chosen, mode, engine, watch)
     except (TaskError, WorkerError) as error:
         return make_check(CheckKind.RUNS, [*findings, _skipped(Cause.CODE_FAILS, str(error))]), None
+    stated = bundle.outcomes()
     sample = Sample(
         total=len(trials),
         available=len(available),
@@ -120,14 +121,14 @@ def check_runs(
         share=SHARE,
         probability=detection_probability(len(available), drawn),
         is_bitwise=is_bitwise,
-        identical=_count_identical(bundle, again),
+        identical=sum(not compare_runs(stated[key], outcome) for key, outcome in again.items()),
         is_loop=isinstance(task, Loop),
         is_same_task=task.fingerprint == plan.task.fingerprint,
     )
     if is_bitwise:
-        findings += _compare_to_the_bit(bundle, trials, again, LOOP_TOLERANCE if sample.is_loop else 0.0)
+        findings += _compare_to_the_bit(stated, trials, again, LOOP_TOLERANCE if sample.is_loop else 0.0)
         return make_check(CheckKind.RUNS, findings), sample
-    outside, largest = _compare_within_noise(bundle, record, trials, again)
+    outside, largest = _compare_within_noise(stated, record, trials, again)
     return make_check(CheckKind.RUNS, [*findings, *outside], Status.WITHIN_NOISE), structs.replace(
         sample, largest_deviation=largest
     )
@@ -222,16 +223,10 @@ def _train(
     }
 
 
-def _count_identical(bundle: Bundle, again: Mapping[str, Outcome]) -> int:
-    stated = bundle.outcomes()
-    return sum(not compare_runs(stated[key], outcome) for key, outcome in again.items())
-
-
 def _compare_to_the_bit(
-    bundle: Bundle, trials: Mapping[str, Trial], again: Mapping[str, Outcome], tolerance: float
+    stated: Mapping[str, Outcome], trials: Mapping[str, Trial], again: Mapping[str, Outcome], tolerance: float
 ) -> list[Finding]:
     """Return the runs that are not the same to the bit, or within the tolerance of a training loop."""
-    stated = bundle.outcomes()
     differences = {key: compare_runs(stated[key], outcome, tolerance) for key, outcome in again.items()}
     wrong = {key: each for key, each in differences.items() if each}
     if not wrong:
@@ -244,10 +239,10 @@ def _compare_to_the_bit(
 
 
 def _compare_within_noise(
-    bundle: Bundle, record: RaceRecord, trials: Mapping[str, Trial], again: Mapping[str, Outcome]
+    stated: Mapping[str, Outcome], record: RaceRecord, trials: Mapping[str, Trial], again: Mapping[str, Outcome]
 ) -> tuple[list[Finding], float]:
     """Return the runs that differ by more than noise, and the largest deviation."""
-    stated, margin = bundle.outcomes(), record.verdict.margin or 0.0
+    margin = record.verdict.margin or 0.0
     finals: dict[RunLength, list[Outcome]] = {}
     for key, trial in trials.items():
         if trial.evaluates_test:
