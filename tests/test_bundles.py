@@ -461,7 +461,8 @@ def test_texts_of_a_bundle_do_not_control_the_terminal(command: str, code: int, 
     names = {name: str(tmp_path / f"{name}{CONTROLS}.gradprix.zip") for name in ("FILE", "MISSING")}
     rewritten(read_bundle(digits), rename, Path(names["FILE"]))
     done = gradprix(*(names.get(word, word) for word in command.split()), folder=tmp_path, code=code)
-    assert not set(CONTROLS) & set(done.output) - set("[2J]0;title8m")
+    shown = done.output + repr(gp.load(names["FILE"]))
+    assert not set(CONTROLS) & set(shown) - set("[2J]0;title8m")
     assert "[red]adam" in done.output or command not in ("report FILE", "compare FILE FILE"), "markup is no style"
 
 
