@@ -14,7 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import gradprix as gp
 from gradprix import rules
 from gradprix.cli._errors import report_errors
-from gradprix.race import Entry, ExpensiveEntryWarning, Local, estimate, expensive_entries, make_plan, measure_cost
+from gradprix.race import (
+    Entry,
+    ExpensiveEntryWarning,
+    Local,
+    estimate,
+    expensive_entries,
+    make_plan,
+    measure_cost,
+    stack_checks,
+)
 from gradprix.race.cost import Cost, update_seconds
 from gradprix.race.expensive_entries import MIN_SECONDS, ExpensiveEntry, find_expensive_entries
 from gradprix.race.live_files import LiveFiles
@@ -144,6 +153,21 @@ def test_a_side_of_thousands_is_extrapolated(monkeypatch: pytest.MonkeyPatch) ->
     assert cost["soap"].seconds > 2 * cost["small"].seconds
 
 
+def test_nothing_large_is_decomposed_before_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    decompose, sides = torch.linalg.eigh, []
+
+    def eigh(a: torch.Tensor) -> Any:
+        sides.append(a.shape[-1])
+        assert a.shape[-1] <= 128
+        return decompose(a)
+
+    monkeypatch.setattr(torch.linalg, "eigh", eigh)
+    for module in (update_cost, stack_checks):
+        monkeypatch.setattr(module, "MAX_TIMED_SIDE", 128)
+    measure_cost(make_plan(words(500), "adamw,soap"), Here(1))
+    assert max(sides) == 128
+
+
 def test_the_estimate_contains_the_optimizer_steps(clock: Clock) -> None:
     plan = make_plan(TASK, ["adamw", PERIODIC], trials=4, seeds=6)
     cost = measure_cost(plan, Here(1))
@@ -185,8 +209,8 @@ def test_two_expensive_entries_are_found_in_a_race_of_two() -> None:
 
 def test_the_sentence_names_the_hyperparameter_and_an_entry_that_works() -> None:
     fixed = {"precondition_frequency": 20}
-    limited = format_expensive_entry(ExpensiveEntry("soap", 7200, 41, 4000, {"max_precond_dim": 1e4}, "soap", fixed))
-    assert "soap takes about 2 h, 41 times as long" in limited
+    limited = format_expensive_entry(ExpensiveEntry("soap", 7200, 4123, 4000, {"max_precond_dim": 1e4}, "soap", fixed))
+    assert "soap takes about 2 h, 4,100 times as long" in limited
     assert "4,000 rows" in limited
     assert "max_precond_dim (now 10,000)" in limited
     entry = eval(limited.partition(": ")[2].removesuffix("."), {"gp": gp})

@@ -14,7 +14,7 @@ from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.update_cost import SQUARE, underlying_rule
 
 from .cost import Cost, estimate, update_seconds
-from .cost_measurement import time_updates
+from .cost_measurement import seconds_to_evaluate, time_updates
 from .entry import Entry
 from .live_files import Watch
 from .plan import Plan
@@ -27,7 +27,7 @@ MIN_SECONDS = 60.0
 LARGE_SIDE = 256
 """Side of a square matrix from which on its decomposition takes most of the time of an optimizer step."""
 PROBED_MODELS = 16
-"""Number of models in the stack whose training step is timed for comparison."""
+"""Number of models in the stack whose training step and evaluation are timed for comparison."""
 
 
 class ExpensiveEntryWarning(UserWarning):
@@ -78,12 +78,12 @@ def warn_about_expensive_entries(
         return
     try:
         updates = time_updates(plan, mode, engine, watch)
-        width = PROBED_MODELS if mode.stacked else 1
-        network = engine.call(seconds_of_one, plan.task, [without_update(trials[0])], mode, width)
+        usual = plan.task, [without_update(trials[0])], mode, PROBED_MODELS if mode.stacked else 1
+        network, evaluation = engine.call(seconds_of_one, *usual), engine.call(seconds_to_evaluate, *usual)
     except Exception:  # a failed timing must not prevent the race
         return
     shape = StackLayout(1, max(1, engine.workers))
-    report_expensive_entries(plan, Cost(0.0, 0.0, network, 0.0, shape, updates=updates))
+    report_expensive_entries(plan, Cost(0.0, 0.0, network, evaluation, shape, updates=updates))
 
 
 def report_expensive_entries(plan: Plan, cost: Cost) -> None:

@@ -27,9 +27,11 @@ from gradprix.training.optimizer_errors import explain_optimizer_error
 from gradprix.training.rng import SequentialRngMode
 from gradprix.training.stacking_errors import explain
 from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter, needs_closure
+from gradprix.training.update_cost import MAX_TIMED_SIDE, largest_side
 from gradprix.utils.devices import CPU, free, placed, wait
 from gradprix.utils.wording import format_list
 
+from .entry import Entry
 from .plan import Plan
 from .row_invariance import widest_invariant
 
@@ -181,11 +183,24 @@ def select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: f
                 mode = replace(sequential, stack_rejection=rejection)
             elif test.widest < math.inf:
                 mode = replace(mode, widest=int(test.widest))
-        for entry in plan.entries:
-            if isinstance(entry.rule, TorchOptimizerAdapter):
-                own = [plan.careful_trial(entry, seed) for seed in range(2)]
-                attempt(plan, partial(_probe, task, own, mode), device, f"optimizer {entry.name!r} on ")
+        for entry in _entries_to_test(plan, step.gradients):
+            own = [plan.careful_trial(entry, seed) for seed in range(2)]
+            attempt(plan, partial(_probe, task, own, mode), device, f"optimizer {entry.name!r} on ")
     return DeviceCheck(mode, step.results)
+
+
+def _entries_to_test(plan: Plan, gradients: Sequence[Tensor]) -> list[Entry]:
+    """Return the entries whose optimizers are tested: those that step one model at a time.
+
+    Built-in optimizers that would decompose large matrices are left out: a step may take minutes.
+
+    Args:
+        plan: plan of the race.
+        gradients: gradients of the parameters, `[models, ...]` each.
+    """
+    shapes = [g.shape[1:] for g in gradients]
+    adapted = [entry for entry in plan.entries if isinstance(entry.rule, TorchOptimizerAdapter)]
+    return [each for each in adapted if largest_side(plan.careful_trial(each, 0), shapes) <= MAX_TIMED_SIDE]
 
 
 def _fits(first: FirstStep, limit: float, width: int) -> bool:
@@ -212,10 +227,9 @@ def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> DeviceCheck
                 optimizers.eval()
                 optimizers.train()
 
-        for entry in plan.entries:
-            if isinstance(entry.rule, TorchOptimizerAdapter):
-                own = plan.careful_trial(entry, 0)
-                attempt(plan, partial(update, own), mode.device, f"optimizer {entry.name!r} on ")
+        for entry in _entries_to_test(plan, step.gradients):
+            own = plan.careful_trial(entry, 0)
+            attempt(plan, partial(update, own), mode.device, f"optimizer {entry.name!r} on ")
         # Reading examples of a lazy dataset may take long, so fewer are used.
         many = min(PROBED_EXAMPLES, task.batch_size) if isinstance(task.loaded, Stream) else PROBED_EXAMPLES
         attempt(plan, partial(evaluate, stack, stack.data.valid[:, :many]), mode.device)

@@ -13,7 +13,7 @@ SMALLER_LIMITS = (1000, 256)
 
 def format_expensive_entry(entry: "ExpensiveEntry") -> str:
     """Say how long an expensive entry takes, why, and what to do about it."""
-    duration, ratio = format_duration(entry.seconds), f"{entry.ratio:,.0f}"
+    duration, ratio = format_duration(entry.seconds), f"{float(f'{entry.ratio:.2g}'):,.0f}"
     text = f"{entry.name} takes about {duration}, {ratio} times as long as an elementwise optimizer such as adamw"
     if not entry.side:
         return f"{text}. Leave {entry.name} out, or give it a race of its own."
