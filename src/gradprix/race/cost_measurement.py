@@ -98,7 +98,7 @@ def time_updates(
     trials = [plan.careful_trial(entry, 0) for entry in plan.entries if is_costly(entry.rule)]
     if not trials or not isinstance(plan.task, Task):
         return {}
-    key = plan.task.fingerprint, mode.device, *(trial.key for trial in trials)
+    key = plan.task.fingerprint, mode.device, *(part for trial in trials for part in (trial.entry_name, trial.key))
     if key not in KNOWN_UPDATES:
         watch(LiveProgress(f"Timing the optimizer steps of {format_list([trial.entry_name for trial in trials])}"))
         KNOWN_UPDATES[key] = engine.call(measure_updates, plan.task, trials, mode)
