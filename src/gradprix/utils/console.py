@@ -18,11 +18,10 @@ class SafeConsole(Console):
     Args:
         stderr: write to stderr instead of stdout.
         file: stream to write to. Default: stdout or stderr.
-        width: width in columns. Default: that of the terminal.
     """
 
-    def __init__(self, *, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> None:
-        super().__init__(stderr=stderr, file=file, width=width, highlight=False, markup=False, emoji=False)
+    def __init__(self, *, stderr: bool = False, file: IO[str] | None = None) -> None:
+        super().__init__(stderr=stderr, file=file, highlight=False, markup=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of something to print, with printable texts."""
