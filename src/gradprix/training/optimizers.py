@@ -113,13 +113,13 @@ class StackedOptimizers:
             if isinstance(stepper, StackedRule):
                 stepper.prepare_step([addresses[k] for k in chosen], factor)
 
-    def calls_by_row(self) -> NDArray[np.int64]:
-        """Return the kernel calls that update each row after `prepare_step`, `[rows, calls, 4]`; see `run_calls`."""
-        rows = []
+    def calls_by_row(self) -> list[NDArray[np.int64]]:
+        """Return the kernel calls that update each row after `prepare_step`, `[calls, 4]`; see `run_calls`."""
+        rows: list[NDArray[np.int64]] = []
         for _, blocks in groupby(self.blocks, key=lambda block: block[0].start):
             calls = [stepper.calls_by_row() for _, _, stepper in blocks if isinstance(stepper, StackedRule)]
-            rows.append(np.concatenate(calls, axis=1))
-        return np.concatenate(rows)
+            rows.extend(np.concatenate(calls, axis=1))
+        return rows
 
     def select_rows(self, index: Tensor, params: Sequence[Tensor]) -> None:
         """Keep only the rows at `index`, in ascending order; their parameters are now `params`."""

@@ -7,7 +7,7 @@ import torch
 
 from gradprix import __version__
 
-ARITHMETIC = 9
+ARITHMETIC = 10
 """Version of the training arithmetic, incremented when the same plan yields other results. Results of different
 versions are not combined."""
 

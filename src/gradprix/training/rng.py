@@ -136,6 +136,15 @@ class StackedRng:
         self.used = sorted(set(self.seeds))
         self.generator_index = torch.tensor([self.used.index(seed) for seed in self.seeds])
 
+    def states(self) -> list[Tensor]:
+        """Return the state of each generator."""
+        return [generator.get_state() for generator in self.generators]
+
+    def restore(self, states: Sequence[Tensor]) -> None:
+        """Return to earlier states, so that the numbers drawn since then are drawn again."""
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state)
+
     def draw(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a random operation on stacked tensors.
 

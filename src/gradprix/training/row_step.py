@@ -46,17 +46,12 @@ class RowStep:
         losses, *gradients = [x for x in call.results if x is not None]
         self._gradients = gradients if clipping is None else [x for x in clipping.results if x is not None]
         self._losses = losses.zero_()  # idle rows keep the zero
-        rows = np.arange(active)
         programs = [call] if clipping is None else [call, clipping]
-        passes = np.stack(
-            [
-                np.column_stack([np.tile([each.kernel_address, each.job.address], (active, 1)), rows, rows + 1])
-                for each in programs
-            ],
-            axis=1,
-        )
-        updates = optimizers.calls_by_row()[:active]
-        self._calls = np.ascontiguousarray(np.concatenate([passes, updates], axis=1).reshape(-1, 4))
+        calls = []
+        for row, updates in enumerate(optimizers.calls_by_row()[:active]):
+            passes = [[each.kernel_address, each.job.address, row, row + 1] for each in programs]
+            calls += [np.array(passes, dtype=np.int64), updates]
+        self._calls = np.concatenate(calls)
 
     @property
     def is_reusable(self) -> bool:
@@ -104,16 +99,23 @@ def prepare_row_step(
     """Prepare a training step for a batch; see `RowStep` for the arguments.
 
     Returns:
-        The step; None if the gradients, their clipping or an optimizer cannot run as machine code.
+        The step; None if the gradients, their clipping or an optimizer cannot run as machine code. Without a step, no
+        random number has been drawn: the caller computes this step in another way, with the same numbers.
     """
-    if not optimizers.have_kernels or (call := models.row_call(parameters, buffers, *batch)) is None:
+    if not optimizers.have_kernels:
         return None
-    clipping = None
-    if clipper is not None:
-        clipping = clipper.row_call([x for x in call.results[1:] if x is not None])
-        if clipping is None:
-            return None
-    return RowStep(models, optimizers, parameters, buffers, call, clipping, active)
+    states, step = models.noise.states(), None
+    try:
+        call = models.row_call(parameters, buffers, *batch)
+        clipping = None
+        if call is not None and clipper is not None:
+            clipping = clipper.row_call([x for x in call.results[1:] if x is not None])
+        if call is not None and (clipper is None or clipping is not None):
+            step = RowStep(models, optimizers, parameters, buffers, call, clipping, active)
+    finally:
+        if step is None:
+            models.noise.restore(states)
+    return step
 
 
 def leaves(examples: Any) -> list[Any]:
