@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +206,19 @@ def test_two_expensive_entries_are_found_in_a_race_of_two() -> None:
         ("soap", "soap", 4000, {"max_precond_dim": 10_000}),
         ("shampoo", "shampoo", 4000, {"max_precond_dim": 10_000}),
     ]
+
+
+@pytest.mark.parametrize(("entry", "side"), [(PERIODIC, 0), ("soap", 4000)])
+def test_nobody_is_told_to_leave_out_the_only_entry(entry: str | Entry, side: int) -> None:
+    plan = make_plan(TASK, [entry, "adamw"])
+    plan = replace(plan, entries=plan.entries[:1])
+    updates = {plan.entries[0].name: UpdateCost(1.0, side)}
+    sentences = [
+        format_expensive_entry(each)
+        for each in find_expensive_entries(plan, Cost(0.0, 0.0, 0.01, 0.0, StackLayout(1, 1), updates=updates))
+    ]
+    assert len(sentences) == (side > 0)
+    assert all("4,000 rows. Reduce max_precond_dim" in each and "Leave" not in each for each in sentences)
 
 
 def test_the_sentence_names_the_hyperparameter_and_an_entry_that_works() -> None:

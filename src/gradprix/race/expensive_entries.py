@@ -46,6 +46,7 @@ class ExpensiveEntry:
         limits: hyperparameters that limit the side, with their values.
         rule: name of the optimizer in `gradprix.rules`; None if it is not built in.
         fixed: fixed hyperparameters of the entry.
+        is_alone: True if there are no other entries, so that it cannot be left out.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ExpensiveEntry:
     limits: Mapping[str, float] = field(default_factory=dict)
     rule: str | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    is_alone: bool = False
 
 
 def warn_about_expensive_entries(
@@ -99,17 +101,20 @@ def report_expensive_entries(plan: Plan, cost: Cost) -> None:
 def find_expensive_entries(plan: Plan, cost: Cost) -> list[ExpensiveEntry]:
     """Return the entries that take at least `MIN_RATIO` times as long as one with an elementwise optimizer.
 
+    A single entry, as in tuning, is returned only if large matrices are the reason, which the user may limit.
+
     Args:
         plan: plan of a race.
         cost: its training cost, with that of the optimizer steps that are not elementwise.
     """
     usual = estimate(plan, replace(cost, start=0.0, updates={})) / len(plan.entries)
     updates = update_seconds(plan, cost)
-    return [
+    found = [
         _describe(entry, usual + updates[entry.name], usual, cost.updates[entry.name].side)
         for entry in plan.entries
         if updates.get(entry.name, 0.0) >= max(MIN_SECONDS, (MIN_RATIO - 1) * usual)
     ]
+    return found if len(plan.entries) > 1 else [replace(each, is_alone=True) for each in found if each.side]
 
 
 def _describe(entry: Entry, seconds: float, usual: float, side: int) -> ExpensiveEntry:

@@ -17,10 +17,11 @@ def format_expensive_entry(entry: "ExpensiveEntry") -> str:
     text = f"{entry.name} takes about {duration}, {ratio} times as long as an elementwise optimizer such as adamw"
     if not entry.side:
         return f"{text}. Leave {entry.name} out, or give it a race of its own."
-    text += f", because it decomposes matrices with {entry.side:,} rows. Leave {entry.name} out"
-    if not entry.limits:
-        return f"{text}, or give it a race of its own."
-    text += f", or reduce {' and '.join(f'{name} (now {value:,.0f})' for name, value in entry.limits.items())}"
+    text += f", because it decomposes matrices with {entry.side:,} rows."
+    limits = " and ".join(f"{name} (now {value:,.0f})" for name, value in entry.limits.items())
+    if not limits:
+        return text if entry.is_alone else f"{text} Leave {entry.name} out, or give it a race of its own."
+    text += f" Reduce {limits}" if entry.is_alone else f" Leave {entry.name} out, or reduce {limits}"
     smaller = next((limit for limit in SMALLER_LIMITS if limit < entry.side), None)
     if entry.rule is None or smaller is None:
         return f"{text}."
