@@ -197,6 +197,14 @@ def test_entries_that_take_many_times_as_long_are_found(network: float, update: 
         assert each.seconds > MIN_SECONDS
 
 
+@pytest.mark.parametrize(("others", "is_found"), [(2, True), (12, False)])
+def test_an_entry_is_not_expensive_if_the_race_mostly_waits_for_others(others: int, is_found: bool) -> None:
+    names = "adamw adam nadam radam adamax lion adopt adagrad adadelta rmsprop momentum nesterov".split()
+    plan = make_plan(TASK, [*names[:others], PERIODIC], trials=26, seeds=32)
+    cost = Cost(1e6, 0.0, 0.1, 0.0, StackLayout(1, 2), updates={"periodic": UpdateCost(0.8)})
+    assert bool(find_expensive_entries(plan, cost)) == is_found
+
+
 def test_two_expensive_entries_are_found_in_a_race_of_two() -> None:
     plan = make_plan(TASK, ["soap", "shampoo"])
     updates = dict.fromkeys(("soap", "shampoo"), UpdateCost(1.0, 4000))

@@ -20,8 +20,11 @@ from .live_files import Watch
 from .plan import Plan
 
 MIN_RATIO = 5.0
-"""Ratio of the time of an entry to that of an elementwise optimizer from which on the entry is expensive. In a race of
-ten entries, it then takes more than a third of the time. Leaving out a faster one saves little."""
+"""Ratio of the time of an entry to that of an elementwise optimizer from which on the entry is expensive. Leaving out a
+faster one saves little."""
+MIN_SHARE = 0.5
+"""Share of the time of a race that expensive entries take together, from which on they are reported: what the race
+mostly waits for is worth knowing, and a good optimizer may take its part of the time."""
 MIN_SECONDS = 60.0
 """Minimum time of the optimizer steps of an expensive entry, on the whole: a shorter wait deserves no warning."""
 LARGE_SIDE = 256
@@ -101,7 +104,8 @@ def report_expensive_entries(plan: Plan, cost: Cost) -> None:
 def find_expensive_entries(plan: Plan, cost: Cost) -> list[ExpensiveEntry]:
     """Return the entries that take at least `MIN_RATIO` times as long as one with an elementwise optimizer.
 
-    A single entry, as in tuning, is returned only if large matrices are the reason, which the user may limit.
+    They are returned only if they take `MIN_SHARE` of the time of the race together; a single entry, as in tuning, only
+    if large matrices are the reason, which the user may limit.
 
     Args:
         plan: plan of a race.
@@ -114,6 +118,9 @@ def find_expensive_entries(plan: Plan, cost: Cost) -> list[ExpensiveEntry]:
         for entry in plan.entries
         if updates.get(entry.name, 0.0) >= max(MIN_SECONDS, (MIN_RATIO - 1) * usual)
     ]
+    whole = len(plan.entries) * usual + sum(updates.values())
+    if sum(each.seconds for each in found) < MIN_SHARE * whole:
+        return []
     return found if len(plan.entries) > 1 else [replace(each, is_alone=True) for each in found if each.side]
 
 
