@@ -113,15 +113,15 @@ def find_expensive_entries(plan: Plan, cost: Cost) -> list[ExpensiveEntry]:
     """
     usual = estimate(plan, replace(cost, start=0.0, updates={})) / len(plan.entries)
     updates = update_seconds(plan, cost)
-    found = [
+    expensive = [
         _describe(entry, usual + updates[entry.name], usual, cost.updates[entry.name].side)
         for entry in plan.entries
         if updates.get(entry.name, 0.0) >= max(MIN_SECONDS, (MIN_RATIO - 1) * usual)
     ]
     whole = len(plan.entries) * usual + sum(updates.values())
-    if sum(each.seconds for each in found) < MIN_SHARE * whole:
+    if sum(each.seconds for each in expensive) < MIN_SHARE * whole:
         return []
-    return found if len(plan.entries) > 1 else [replace(each, is_alone=True) for each in found if each.side]
+    return expensive if len(plan.entries) > 1 else [replace(each, is_alone=True) for each in expensive if each.side]
 
 
 def _describe(entry: Entry, seconds: float, usual: float, side: int) -> ExpensiveEntry:
