@@ -26,7 +26,7 @@ from gradprix.tasks import UnknownNameError
 from gradprix.text.answer import answer_lines
 from gradprix.text.recommendation import format_reason, recommended_group
 from gradprix.text.suite import format_similar_problem
-from gradprix.text.units import format_duration
+from gradprix.text.units import format_duration, format_factor
 from records import make_record, replace_entry
 
 WIDTHS = (80, 100)
@@ -269,7 +269,9 @@ def test_a_recommendation_for_a_kind_of_problem_agrees_with_its_table(name: str,
     assert task.recommended in recommended
     assert all(entry in leaders for entry in sorted(task.leaders, key=task.regrets.__getitem__)[:12])
     table = gradprix("list", "optimizers", "--for", name, folder=tmp_path).stdout
-    assert all(f"\n{entry} " in table for entry in task.means)
+    for entry in task.means:
+        row = next(line for line in table.splitlines() if line.startswith(f"{entry} "))
+        assert row.rstrip().endswith(format_factor(task.tolerances[entry]))
 
 
 def test_a_recommendation_for_an_unknown_problem_names_the_known_ones() -> None:

@@ -164,7 +164,7 @@ def choices(name: str) -> RenderableType:
     if name not in evidence.tasks:
         raise UnknownNameError("problem in the suite", name, evidence.tasks)
     task = evidence.tasks[name]
-    head = ("", task.metric.name, "margins behind", "at most", "learning rate", "tolerance", "diverged")
+    head = ("", task.metric.name, "margins behind", "at most", "learning rate", "tolerance")
     table = make_table(*head, right=tuple(range(1, len(head))))
     for entry in sorted(task.regrets, key=task.regrets.__getitem__):
         table.add_row(
@@ -174,10 +174,11 @@ def choices(name: str) -> RenderableType:
             f"{task.bounds[entry]:.1f}" if entry in task.bounds else "-",
             f"{task.learning_rates[entry]:g}" if entry in task.learning_rates else "-",
             format_factor(task.tolerances[entry]),
-            str(task.diverged[entry]),
         )
-    note = "In bold: the leaders, which nothing wins against. At most: bound of the margins behind the best."
-    return Group(*map(Text, format_similar_problem(evidence, name)), Text(), table, Text(note))
+    notes = ["In bold: the leaders, which nothing wins against. At most: bound of the margins behind the best."]
+    if diverged := [f"{count} of {entry}" for entry, count in task.diverged.items() if count]:
+        notes.append(f"Final runs that diverged: {', '.join(diverged)}.")
+    return Group(*map(Text, format_similar_problem(evidence, name)), Text(), table, Text(" ".join(notes)))
 
 
 def tasks() -> RenderableType:

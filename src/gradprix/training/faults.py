@@ -13,11 +13,12 @@ from gradprix.tasks import Task
 from gradprix.tasks.task import TaskError, first_line
 from gradprix.tasks.user_code import users_line
 
+from .record_step import RECORDING
 from .trial import Trial
 
 
 class NanWatch(TorchDispatchMode):
-    """Record whether an operation computes a NaN while this mode is active."""
+    """Record whether an operation of a model computes a NaN while this mode is active."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class NanWatch(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and check its result for NaN."""
         result = function(*args, **(kwargs or {}))
-        self.seen = self.seen or _has_nan(tree_leaves(result))
+        self.seen = self.seen or (not RECORDING.get() and _has_nan(tree_leaves(result)))
         return result
 
 

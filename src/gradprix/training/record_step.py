@@ -10,6 +10,7 @@ import hashlib
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from gradprix.compiler import DTYPES, Recording
@@ -39,6 +39,8 @@ from .rng import FILLS
 
 Layouts = tuple[tuple[tuple[int, ...], torch.dtype, torch.device], ...]
 Recorded = TypeVar("Recorded", Recorder, Recording)
+RECORDING: ContextVar[bool] = ContextVar("recording", default=False)
+"""True while a step is recorded, with tensors of arbitrary values: a NaN among them says nothing of the model."""
 TENSOR = object()
 """Placeholder for a tensor among the leaves of an output."""
 REPEATABLE: set[tuple[Task, str]] = set()
@@ -317,16 +319,16 @@ def _record_step(arguments: list[Tensor], record: Callable[..., Any], step: "_St
 def _recording_context(spec: StepSpec) -> Iterator[None]:
     """Change torch while a step is recorded: no `torch.compile` and no recomputation of activations.
 
-    `torch.compiler.is_compiling` returns True if the step is recorded without checks of values. Dispatch modes of the
-    caller do not see the recording: its tensors have arbitrary values, and a NaN among them says nothing of the model.
+    `torch.compiler.is_compiling` returns True if the step is recorded without checks of values.
     """
-    before = torch.compiler._is_compiling_flag
+    before, token = torch.compiler._is_compiling_flag, RECORDING.set(True)
     torch.compiler._is_compiling_flag = not spec.checks_values
     try:
-        with _without_dynamo(), without_checkpointing(), _disable_current_modes():
+        with _without_dynamo(), without_checkpointing():
             yield
     finally:
         torch.compiler._is_compiling_flag = before
+        RECORDING.reset(token)
 
 
 def _without_dynamo() -> contextlib.AbstractContextManager[Any]:
