@@ -270,7 +270,7 @@ def test_a_recommendation_for_a_kind_of_problem_agrees_with_its_table(name: str,
     assert all(entry in leaders for entry in sorted(task.leaders, key=task.regrets.__getitem__)[:12])
     table = gradprix("list", "optimizers", "--for", name, folder=tmp_path).stdout
     for entry in task.means:
-        row = next(line for line in table.splitlines() if line.startswith(f"{entry} "))
+        row = next(line for line in rows_of(table.splitlines()) if line.startswith(f"{entry} "))
         assert row.rstrip().endswith(format_factor(task.tolerances[entry]))
 
 

@@ -13,13 +13,10 @@ NARROW, GAP = 80, 2
 
 
 def make_table(*columns: str, right: tuple[int, ...] = ()) -> Table:
-    """Return an empty table with these columns, those with the indices in `right` aligned to the right.
-
-    If there is too little room, titles are broken before names in the first column are cut off.
-    """
+    """Return an empty table with these columns, those with the indices in `right` aligned to the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i in right else "left", no_wrap=i == 0)
+        table.add_column(name, justify="right" if i in right else "left")
     return table
 
 

@@ -166,6 +166,7 @@ def choices(name: str) -> RenderableType:
     task = evidence.tasks[name]
     head = ("", task.metric.name, "margins behind", "at most", "learning rate", "tolerance")
     table = make_table(*head, right=tuple(range(1, len(head))))
+    table.columns[0].no_wrap = True  # titles are broken before names are cut off
     for entry in sorted(task.regrets, key=task.regrets.__getitem__):
         table.add_row(
             Text(entry, "bold" if entry in task.leaders else ""),
