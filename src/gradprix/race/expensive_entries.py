@@ -7,9 +7,8 @@ from typing import Any
 
 from gradprix import rules
 from gradprix.executors.executor import Executor
-from gradprix.tasks import Task
 from gradprix.text.expensive_entries import format_expensive_entry
-from gradprix.training import StackLayout, is_costly, seconds_of_one, without_update
+from gradprix.training import StackLayout, seconds_of_one, without_update
 from gradprix.training.execution_mode import ExecutionMode
 from gradprix.training.update_cost import SQUARE, underlying_rule
 
@@ -78,12 +77,13 @@ def warn_about_expensive_entries(
     Warns:
         ExpensiveEntryWarning: for each expensive entry.
     """
-    trials = [plan.careful_trial(entry, 0) for entry in plan.entries if is_costly(entry.rule)]
-    if not trials or not isinstance(plan.task, Task):
-        return
     try:
         updates = time_updates(plan, mode, engine, watch)
-        usual = plan.task, [without_update(trials[0])], mode, PROBED_MODELS if mode.stacked else 1
+        if not updates:
+            return
+        costly = next(entry for entry in plan.entries if entry.name in updates)
+        trial = without_update(plan.careful_trial(costly, 0))
+        usual = plan.task, [trial], mode, PROBED_MODELS if mode.stacked else 1
         network, evaluation = engine.call(seconds_of_one, *usual), engine.call(seconds_to_evaluate, *usual)
     except Exception:  # a failed timing must not prevent the race
         return
