@@ -7,7 +7,7 @@ import pytest
 from gradprix.executors.local import Local
 from gradprix.race import make_plan, run
 from gradprix.race.journal import Journal
-from gradprix.race.live_files import FOLDER, LiveFiles, read_progress
+from gradprix.race.live_files import FOLDER, LiveFiles, LiveProgress, TaskProgress, read_progress
 from gradprix.tasks import digits
 from gradprix.training import train_stack
 from gradprix.training.trial import Outcome
@@ -68,3 +68,19 @@ def test_remaining_time_follows_from_the_runs_since_the_race_was_resumed(tmp_pat
         assert read_progress(tmp_path).seconds_left is None
         live.update("final", 60.0, 100)
         assert read_progress(tmp_path).seconds_left == pytest.approx(40.0)
+
+
+def test_progress_on_several_tasks_is_that_of_all_together():
+    seen = []
+    progress = TaskProgress(30, seen.append)
+    first, second = progress.watch_task("digits"), progress.watch_task("tailed")
+    first(LiveProgress("checking the task", is_slow=True))
+    first(LiveProgress("tuning", 4.5, 10))
+    second(LiveProgress("final", 2.0, 20))
+    first(LiveProgress("final", 10.0, 10))
+    assert seen[0].is_slow, "the preparation of the first task, as it is"
+    assert [(each.phase, each.finished_runs, each.total_runs) for each in seen[1:]] == [
+        ("digits: Tuning", 4.5, 30),
+        ("tailed: Final runs", 6.5, 30),
+        ("digits: Final runs", 12.0, 30),
+    ]

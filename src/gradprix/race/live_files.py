@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from gradprix.text.live_race import format_phase
 from gradprix.utils.files import write_atomically
 
 FOLDER, PROGRESS = "live", "progress.json"
@@ -126,6 +127,31 @@ class LiveFiles:
         if self.folder is not None:
             with contextlib.suppress(OSError):  # the disk may be full
                 write_atomically(self.folder / PROGRESS, msgspec.json.encode(progress))
+
+
+class TaskProgress:
+    """Progress on several tasks, finished in any order or concurrently, shown as one.
+
+    Args:
+        total_runs: maximum number of training runs on all tasks.
+        watch: progress callback.
+    """
+
+    def __init__(self, total_runs: int, watch: Watch) -> None:
+        self.total_runs, self.watch = total_runs, watch
+        self.whole, self.finished = LiveFiles(None), dict[str, float]()
+
+    def watch_task(self, task: str) -> Watch:
+        """Return the progress callback of a task."""
+
+        def report(progress: LiveProgress) -> None:
+            self.finished[task] = progress.finished_runs
+            if not (done := sum(self.finished.values())):
+                return self.watch(progress)
+            phase = f"{task}: {format_phase(progress.phase)}"
+            self.watch(self.whole.update(phase, done, self.total_runs, running=progress.running))
+
+        return report
 
 
 def read_progress(out: Path) -> LiveProgress | None:

@@ -8,14 +8,12 @@ from typing import Any
 
 from gradprix.training.trial import Outcome, Trial
 
-from .seed_noise import difference_deviation, largest_mean
+from .seed_noise import difference_deviation, largest_mean, t_quantile
 from .value_comparison import Difference, compare_values
 
-MOST_DEVIATIONS = 4.0
-"""Largest difference between a run and its repetition, in standard deviations of a difference between two seeds. A
-normal deviate exceeds it once in 16,000 times."""
-SHIFT_LEVEL = 1e-4
-"""Level of the tests of the mean difference between the final runs of an entry and their repetitions."""
+FALSE_ALARM = 0.02
+"""Probability with which noise makes any single run differ, and that with which it makes the mean of any entry differ.
+The tests of either kind share it, so that it holds for a bundle, whatever its number of entries and runs."""
 SAME_WEIGHTS = 1e-6
 """Relative tolerance of metrics of a run whose losses are those of its repetition to the bit. Its weights are the same,
 so that rounding cannot change the metrics by more."""
@@ -61,11 +59,13 @@ class NoiseScale:
         test: standard deviation of a difference of the test metric between two seeds.
         valid: that of the validation metric.
         margin: smallest difference that matters.
+        freedom: degrees of freedom of the standard deviations; infinity if they are known.
     """
 
     test: float
     valid: float
     margin: float
+    freedom: float = math.inf
 
     @classmethod
     def from_finals(cls, outcomes: Sequence[Outcome], margin: float) -> "NoiseScale":
@@ -76,15 +76,19 @@ class NoiseScale:
         test_noise, valid_noise = (
             difference_deviation(variance(values)) if len(values) > 1 else 0.0 for values in (test, valid)
         )
-        return cls(test_noise, valid_noise, margin)
+        return cls(test_noise, valid_noise, margin, max(1, len(whole) - 1))
 
     def deviation(self, is_final: bool) -> float:
         """Return the standard deviation of a difference between two seeds, at least a tenth of the margin."""
         return max(self.test if is_final else self.valid, self.margin / 10)
 
-    def limit(self, is_final: bool) -> float:
-        """Return the largest difference between a run and its repetition that is noise."""
-        return max(MOST_DEVIATIONS * self.deviation(is_final), self.margin)
+    def limit(self, is_final: bool, level: float) -> float:
+        """Return the largest difference between a run and its repetition that is noise, at a level of its test."""
+        return max(t_quantile(level, self.freedom) * self.deviation(is_final), self.margin)
+
+    def largest_mean(self, differences: Sequence[float], level: float) -> float:
+        """Return the largest mean difference between final runs and their repetitions that is noise."""
+        return largest_mean(differences, self.deviation(True), self.margin, level, self.freedom)
 
 
 def metric_of(outcome: Outcome) -> float:
@@ -140,7 +144,7 @@ def compare_within_noise(
         one, other, is_final = metric_of(stated[key]), metric_of(again[key]), trial.evaluates_test
         length = trial.entry_name, trial.epochs
         scale = scales[length]
-        difference, limit = other - one, scale.limit(is_final)
+        difference, limit = other - one, scale.limit(is_final, FALSE_ALARM / len(trials))
         if math.isnan(one) and math.isnan(other):
             continue
         if _contradicts_losses(stated[key], again[key]):
@@ -160,7 +164,7 @@ def compare_within_noise(
     shifted = {
         length[0]: fmean(values)
         for length, values in shifts.items()
-        if abs(fmean(values)) > largest_mean(values, scales[length].deviation(True), scales[length].margin, SHIFT_LEVEL)
+        if abs(fmean(values)) > scales[length].largest_mean(values, FALSE_ALARM / len(shifts))
     }
     return NoiseComparison(different, shifted, largest)
 

@@ -42,12 +42,21 @@ def largest_mean(
         (1.65, 0.25)
     """
     count = len(differences)
-    by_seeds = _quantile(level, freedom) * deviation / math.sqrt(count)
+    by_seeds = t_quantile(level, freedom) * deviation / math.sqrt(count)
     if count < FEWEST_DIFFERENCES:
         return by_seeds
-    return min(by_seeds, max(margin / 2, _quantile(level, count - 1) * stdev(differences) / math.sqrt(count)))
+    return min(by_seeds, max(margin / 2, t_quantile(level, count - 1) * stdev(differences) / math.sqrt(count)))
 
 
-def _quantile(level: float, freedom: float) -> float:
-    """Return the quantile of a two-sided t-test."""
+def t_quantile(level: float, freedom: float) -> float:
+    """Return the largest t statistic that a two-sided test does not reject.
+
+    Args:
+        level: level of the test.
+        freedom: degrees of freedom; infinity for a deviation that is known.
+
+    Example:
+        >>> round(t_quantile(0.001, 7), 2), round(t_quantile(0.001, math.inf), 2)
+        (5.41, 3.29)
+    """
     return float(stdtrit(freedom, 1 - level / 2))

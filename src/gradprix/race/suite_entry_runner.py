@@ -11,7 +11,6 @@ from gradprix.executors.local import Local
 from gradprix.integrations.loggers import Logger, Loggers, make_loggers
 from gradprix.stats.tuning_variance import include_search, tuning_deviation
 from gradprix.stats.verdict import judge
-from gradprix.text.live_race import format_phase
 from gradprix.text.suite_entry import format_comparison, format_suite_entry
 from gradprix.tuning.response_curve import ResponseCurve, learning_rate_tolerance
 from gradprix.tuning.tuner import TuningResult
@@ -22,7 +21,7 @@ from .analysis import bound_regrets, final_score, test_parts
 from .control import Control, compare_control
 from .entry import Entry
 from .journal import Journal, OtherRaceError
-from .live_files import LiveFiles, LiveProgress, Watch
+from .live_files import LiveFiles, TaskProgress, Watch
 from .progress_display import progress
 from .published_task import PublishedTask
 from .record_builder import describe_plan, make_best, summarize_finals
@@ -138,20 +137,11 @@ def run_suite_entry(
     log: "str | Logger | Iterable[str | Logger] | None" = None,
 ) -> SuiteEntryResult:
     """Run the plans of `suite_entry_plans`, one after the other, and summarize the comparisons. See `enter_suite`."""
-    whole, finished = LiveFiles(None), 0.0
-    total = sum(plan.runs for plan in plans)
+    progress = TaskProgress(sum(plan.runs for plan in plans), watch)
     records: dict[str, TaskComparison] = {}
     for plan in plans:
-        name = plan.task.name
-
-        def report(state: LiveProgress, name: str = name, before: float = finished) -> None:
-            done = before + state.finished_runs
-            phase, running = f"{name}: {format_phase(state.phase)}", state.running
-            watch(whole.update(phase, done, total, running=running) if done else state)
-
-        loggers = make_loggers(log)
-        records[name] = run_task(plan, None if out is None else out / name, engine, report, loggers).record
-        finished += plan.runs
+        name, folder = plan.task.name, None if out is None else out / plan.task.name
+        records[name] = run_task(plan, folder, engine, progress.watch_task(name), make_loggers(log)).record
     return SuiteEntryResult(SuiteComparison(entry=plans[0].entry.name, tasks=records), out)
 
 

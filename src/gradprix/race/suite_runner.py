@@ -7,11 +7,10 @@ from typing import Any
 from gradprix.executors.executor import Executor
 from gradprix.integrations.loggers import make_loggers
 from gradprix.tasks import ALL, UnknownNameError
-from gradprix.text.live_race import format_phase
 
 from .config import make_plan
 from .entry import Entry
-from .live_files import LiveFiles, LiveProgress, Watch
+from .live_files import TaskProgress, Watch
 from .plan import Plan
 from .protocol import run
 from .record import RaceRecord
@@ -123,20 +122,12 @@ def suite(
     Raises:
         ValueError: if a race fails; see `run`.
     """
-    whole = LiveFiles(None)
-    finished, total = dict.fromkeys((plan.task.name for plan in plans), 0.0), sum(plan.runs for plan in plans)
+    progress = TaskProgress(sum(plan.runs for plan in plans), watch)
 
     def race(plan: Plan) -> RaceRecord:
         name = plan.task.name
-
-        def report(progress: LiveProgress) -> None:
-            finished[name] = progress.finished_runs
-            done = sum(finished.values())
-            phase, running = f"{name}: {format_phase(progress.phase)}", progress.running
-            watch(whole.update(phase, done, total, running=running) if done else progress)
-
-        return run(plan, out / name, engine, report, make_loggers(log)).record
+        return run(plan, out / name, engine, progress.watch_task(name), make_loggers(log)).record
 
     for plan in plans:
         assert plan.task.fingerprint  # before threads start, because it uses torch's global generator
-    return summed_up(dict(zip(finished, engine.map_concurrently(race, plans), strict=True)))
+    return summed_up(dict(zip((plan.task.name for plan in plans), engine.map_concurrently(race, plans), strict=True)))

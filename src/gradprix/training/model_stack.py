@@ -1,5 +1,6 @@
 """Models of several trials that are trained together: parameters, examples and optimizers, with one row per model."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -32,6 +33,8 @@ from .stacked_models import StackedModels
 from .torch_optimizer_adapter import needs_closure
 from .trace_step import TracedStep
 from .trial import Trial
+
+logger = logging.getLogger(__name__)
 
 
 class ModelStack:
@@ -308,7 +311,8 @@ class ModelStack:
                 step = self._row_steps[shapes] = prepare_row_step(
                     self.models, self.optimizers, self.clipper, self.parameters, self.buffers, batch, active
                 )
-        except Exception:  # the caller computes the step in another way, which raises an error with an explanation
+        except Exception as error:  # the caller computes the step in another way, which raises a better explanation
+            logger.debug("a step of %s is not run row by row: %s: %s", self.task.name, type(error).__name__, error)
             return None
         if step is None:
             return None
