@@ -242,6 +242,21 @@ def test_what_cannot_race_is_refused_with_the_cause(make: type[torch.optim.Optim
         gp.race(TASK, [gp.Entry("other", make), "minibatch"], **FEW)
 
 
+class Late(Plain):
+    """Fails in its third step, after the checks before a race."""
+
+    def step(self, closure: Any = None) -> None:
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps > 2:
+            raise ValueError("late on purpose")
+
+
+def test_if_no_run_can_be_trained_the_optimizer_is_named() -> None:
+    says = "task 'tiny' cannot be raced: training with (one|other) fails: ValueError: late on purpose"
+    with pytest.raises(TaskError, match=says):
+        gp.race(TASK, [gp.Entry("one", Late), gp.Entry("other", Late)], **FEW)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

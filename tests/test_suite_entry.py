@@ -33,6 +33,7 @@ from gradprix.race import (
 )
 from gradprix.race.control import ROUNDING_DEVIATION, Agreement, compare_control, control_entries
 from gradprix.race.entry_registry import ENTRIES
+from gradprix.race.preflight import check
 from gradprix.race.published_task import FOLDER, read_published, write_published
 from gradprix.rules import log
 from gradprix.show import suite_entry_answer, suite_entry_page
@@ -40,6 +41,7 @@ from gradprix.show.terminal import console
 from gradprix.stats.tuning_variance import tuning_deviation
 from gradprix.stats.verdict import PairVerdict
 from gradprix.tasks import ALL, find
+from gradprix.tasks.task import TaskError
 from gradprix.text.suite_entry import format_comparison, format_suite_entry
 from gradprix.training.trial import Outcome
 from parsed_page import HOSTILE, ParsedPage
@@ -374,13 +376,28 @@ def test_errors_of_the_command(words: Sequence[str], message: str) -> None:
     assert message in " ".join(done.stderr.split())
 
 
-def test_an_optimizer_that_fails_is_an_error(published: PublishedTask, engine: Local) -> None:
-    class Broken(torch.optim.Adam):
-        def step(self, closure: Any = None) -> None:
-            raise RuntimeError("broken on purpose")
+class BrokenStep(torch.optim.Adam):
+    """Fails in its step."""
 
-    with pytest.raises(ValueError, match="broken on purpose"):
-        enter_suite(Entry("broken", Broken), published=[published], engine=engine, watch=lambda progress: None)
+    def step(self, closure: Any = None) -> None:
+        raise RuntimeError("broken on purpose")
+
+
+class BrokenStart(torch.optim.Adam):
+    """Fails when it is made."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        raise RuntimeError("broken on purpose")
+
+
+@pytest.mark.parametrize("stacks", [True, False])
+@pytest.mark.parametrize("broken", [BrokenStep, BrokenStart])
+def test_an_optimizer_that_fails_is_named_with_the_error_and_its_line(broken: Any, stacks: bool) -> None:
+    """Although it is the only one, so that its code could be taken for the task's."""
+    (plan,) = suite_entry_plans(Entry("broken", broken), "digits")
+    says = r"optimizer 'broken' on task 'digits' cannot be raced: RuntimeError: broken on purpose \(test_suite_entry"
+    with pytest.raises(TaskError, match=says):
+        check(plan, memory=None if stacks else 1e3)
 
 
 def test_a_replicate_keeps_its_own_tuning_seeds() -> None:

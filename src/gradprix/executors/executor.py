@@ -21,6 +21,7 @@ from gradprix.training.loop_runner import run_loop
 from gradprix.training.provenance import provenance
 from gradprix.training.trial import FailureKind, Outcome, Trial
 from gradprix.utils.devices import describe_device
+from gradprix.utils.wording import format_choice
 
 from .scheduler import Scheduler, TrialGroup, TrialStack
 
@@ -215,7 +216,7 @@ class Executor(ABC):
                     has_succeeded = True
                     yield stack.trials, outcomes
                 if failures and not has_succeeded and _should_give_up(trials, failures, done):
-                    raise _total_failure(task, failures[0][1])
+                    raise _total_failure(task, *failures[0])
             for stack, error in failures:
                 kind = FailureKind.WORKER_LOST if isinstance(error, WorkerError) else FailureKind.EXCEPTION
                 message = _format_error(error)
@@ -293,11 +294,18 @@ def _format_error(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _total_failure(task: Problem, error: Exception) -> Exception:
-    """Return the exception to raise if no trial can be trained, given the first error."""
+def _total_failure(task: Problem, stack: TrialStack, error: Exception) -> Exception:
+    """Return the exception to raise if no trial can be trained.
+
+    Args:
+        task: the problem.
+        stack: the first stack that failed.
+        error: its error. Those of a task's own code are instances of `TaskError`, so others may be an optimizer's.
+    """
     if isinstance(error, TaskError | WorkerError):
         return error
-    failure = TaskError(f"task {task.name!r} cannot be raced: {_format_error(error)}.")
+    names = format_choice(list(dict.fromkeys(trial.entry_name for trial in stack.trials)))
+    failure = TaskError(f"task {task.name!r} cannot be raced: training with {names} fails: {_format_error(error)}.")
     failure.__cause__ = error
     return failure
 

@@ -18,6 +18,7 @@ from gradprix.training.autotune import bytes_of_one
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.first_step import ARITHMETIC_BOUND
 from gradprix.training.stacking_errors import explain
+from gradprix.training.update_cost import without_update
 from gradprix.utils.devices import accelerator_type, free, require
 
 from .checked_plans import find_checked_mode, record_checked_mode
@@ -103,8 +104,12 @@ def _warm_up(plan: Plan, first: FirstStep, engine: Executor) -> None:
 
 
 def _first_trial(plan: Plan) -> Trial:
-    """Return a trial of the entry with the smallest batch size, because steps of a full-batch entry are not typical."""
-    return plan.careful_trial(min(plan.entries, key=lambda entry: plan.batch_size(entry) or math.inf), 0)
+    """Return a trial of the entry with the smallest batch size, because steps of a full-batch entry are not typical.
+
+    It has a cheap optimizer if that of the entry may be costly, whose code is tested later; see `select_mode`.
+    """
+    entry = min(plan.entries, key=lambda entry: plan.batch_size(entry) or math.inf)
+    return without_update(plan.careful_trial(entry, 0))
 
 
 def _measure_step(plan: Plan, task: Task, device: str) -> FirstStep:

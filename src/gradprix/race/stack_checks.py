@@ -23,11 +23,11 @@ from gradprix.training import MIN_STACK, FirstStep, ModelStack, Trial, evaluate,
 from gradprix.training.evaluation import BATCH_FACTOR
 from gradprix.training.execution_mode import ExecutionMode, Rejection, RejectionCause
 from gradprix.training.faults import describe_error
-from gradprix.training.optimizer_errors import explain_optimizer_error
+from gradprix.training.optimizer_errors import describe_code_error, explain_optimizer_error
 from gradprix.training.rng import SequentialRngMode
 from gradprix.training.stacking_errors import explain
 from gradprix.training.torch_optimizer_adapter import TorchOptimizerAdapter, needs_closure
-from gradprix.training.update_cost import MAX_TIMED_SIDE, largest_side
+from gradprix.training.update_cost import MAX_TIMED_SIDE, largest_side, without_update
 from gradprix.utils.devices import CPU, free, placed, wait
 from gradprix.utils.wording import format_list
 
@@ -167,7 +167,8 @@ def select_mode(plan: Plan, task: Task, device: str, first: FirstStep, memory: f
         return _check_one_model(plan, task, ExecutionMode(False, device=device, stack_rejection=rejection))
     rules = (entry for entry in plan.entries if not isinstance(entry.rule, TorchOptimizerAdapter))
     entry = next(rules, plan.entries[0])
-    trials = [plan.careful_trial(entry, row % 2) for row in range(PROBED_MODELS)]
+    # Without code of other optimizers, so that their errors are not taken for those of the task.
+    trials = [without_update(plan.careful_trial(entry, row % 2)) for row in range(PROBED_MODELS)]
     sequential = ExecutionMode(stacked=False, device=device)
     with runtime_settings(device):
         step = attempt(plan, partial(_probe, task, trials, sequential), device)
@@ -210,7 +211,7 @@ def _fits(first: FirstStep, limit: float, width: int) -> bool:
 
 def _check_one_model(plan: Plan, task: Task, mode: ExecutionMode) -> DeviceCheck:
     """Check a device without stacking: compute a step of one model, and test all optimizers from other packages."""
-    trial = plan.careful_trial(plan.entries[0], 0)
+    trial = without_update(plan.careful_trial(plan.entries[0], 0))
     with runtime_settings(mode.device):
         stack = ModelStack(task, [trial], mode)
         step = _train_step(stack, _first_examples(stack, trial), mode, count=1)
@@ -299,7 +300,7 @@ def attempt(plan: Plan, function: Callable[[], Any], device: str, what: str = ""
     except Exception as error:
         where, reason = ("", describe_error(error)) if device == "cpu" else (f" on {device}", explain(error))
         if what:
-            reason = explain_optimizer_error(error)
+            reason = explain_optimizer_error(error) or describe_code_error(error)
         raise TaskError(f"{what}task {plan.task.name!r} cannot be raced{where}: {reason}.") from error
 
 

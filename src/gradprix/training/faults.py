@@ -13,6 +13,7 @@ from gradprix.tasks import Task
 from gradprix.tasks.task import TaskError, first_line
 from gradprix.tasks.user_code import users_line
 
+from .optimizer_errors import describe_code_error
 from .record_step import RECORDING
 from .trial import Trial
 
@@ -73,8 +74,7 @@ def task_error(task: Task, what: str, trials: Sequence[Trial], error: Exception)
     if len({trial.key for trial in trials}) == 1 and "lr" in trials[0].values:
         context += f" at learning rate {trials[0].values['lr']:g}, seed {trials[0].seed}"
     task_failure = TaskError(
-        f"task {task.name!r} cannot be raced: {what} fails {context}: {type(error).__name__}: {first_line(error)}"
-        f"{f' ({line})' if (line := users_line(error)) else ''}."
+        f"task {task.name!r} cannot be raced: {what} fails {context}: {describe_code_error(error)}."
     )
     task_failure.__cause__ = error
     return task_failure

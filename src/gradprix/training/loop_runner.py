@@ -150,11 +150,8 @@ def _has_diverged(optimizers: list[torch.optim.Optimizer]) -> bool:
 
 def _format_error(loop: Loop, trial: Trial, error: Exception) -> str:
     frame = find_users_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
-    cause = f"{type(error).__name__}: {first_line(error) if str(error) else ''}"
-    if isinstance(trial.rule, TorchOptimizerAdapter) and (explained := explain_optimizer_error(error)) != first_line(
-        error
-    ):
-        cause = explained
+    explained = explain_optimizer_error(error) if isinstance(trial.rule, TorchOptimizerAdapter) else None
+    cause = explained or f"{type(error).__name__}: {first_line(error) if str(error) else ''}"
     lr = f"lr = {trial.values['lr']:g}, " if "lr" in trial.values else ""
     return (
         f"{loop.name} failed with {trial.entry_name}, {lr}seed {trial.seed}: {cause} ({frame.filename}:{frame.lineno})"

@@ -1,6 +1,7 @@
 """Explanations for third-party optimizers that fail in a race."""
 
 from gradprix.tasks.task import first_line
+from gradprix.tasks.user_code import users_line
 
 MATRICES = (
     "it steps matrices alone, and the model has other parameters as well. Give a function(model, lr) that returns a "
@@ -48,14 +49,24 @@ CAUSES = (
 """Pairs of a substring of an exception's message and an explanation with cause and remedy."""
 
 
-def explain_optimizer_error(error: BaseException) -> str:
+def explain_optimizer_error(error: BaseException) -> str | None:
     """Explain an exception that a third-party optimizer raised.
 
     Returns:
-        Cause, remedy and message of the exception; only its message if the cause is unknown.
+        Cause, remedy and message of the exception; None if the cause is unknown.
     """
-    message = first_line(error)
     if isinstance(error, NotImplementedError):
         return BACKWARD
     explanation = next((cause for words, cause in CAUSES if words in str(error)), None)
-    return message if explanation is None else f"{explanation} ({type(error).__name__}: {message})"
+    return None if explanation is None else f"{explanation} ({type(error).__name__}: {first_line(error)})"
+
+
+def describe_code_error(error: BaseException) -> str:
+    """Return type and message of an exception, and in parentheses the line of the user's code that raised it.
+
+    Example:
+        >>> describe_code_error(ValueError("lr is negative"))
+        'ValueError: lr is negative'
+    """
+    line = users_line(error)
+    return f"{type(error).__name__}: {first_line(error)}{f' ({line})' if line else ''}"
