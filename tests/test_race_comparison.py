@@ -108,8 +108,8 @@ def test_the_table_fits_eighty_columns():
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     row = next(line for line in lines if line.startswith("adam  "))
-    assert "1. 97.0" in row
-    assert "1. 97.5" in row
+    assert "* 1. 97.0" in row, "leaders are marked where nothing is bold"
+    assert "* 1. 97.5" in row
 
 
 def test_a_page_escapes_names_and_has_a_curve_of_each_common_entry(tmp_path):

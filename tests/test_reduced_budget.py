@@ -177,12 +177,12 @@ def sensitive(values: dict[str, list[float]] = VALUES, /, **changes: tuple[float
 def test_the_answer_names_entries_that_gain_or_lose_by_more_examples() -> None:
     text = sensitive(minibatch=(-0.02, 0.01, -0.04, -0.02), momentum=(0.109, 0.007, 0.08, 0.12))
     assert (
-        "With a quarter of the examples momentum is 10.9 points behind adam (with all of them 0.7 points behind): do "
-        "not drop it for a longer run." in text
+        "With more examples, momentum (10.9 points behind adam with a quarter of them, 0.7 points behind with all) "
+        "gains ground: a longer run may favour it." in text
     )
     assert (
-        "minibatch is 2.0 points ahead of adam (with all of them 1.0 points behind): expect less of it in a longer run."
-        in text
+        "With more examples, minibatch (2.0 points ahead of adam with a quarter of them, 1.0 points behind with all) "
+        "loses ground: expect less of it in a longer run." in text
     )
     assert "quarter" not in sensitive(adam=(0.0, 0.0, 0.0, 0.0), momentum=(0.02, 0.0, -0.01, 0.05))
 

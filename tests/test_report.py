@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from gradprix import race
-from gradprix.race import RaceRecord, make_plan
+from gradprix.race import RaceRecord, make_plan, summed_up
 from gradprix.race.response_curves import response_curves
 from gradprix.race.run_records import Artifacts, FailedRun
 from gradprix.show import (
@@ -656,3 +656,12 @@ def test_a_notebook_cell_is_small_and_has_the_answer_and_the_ranking(result, mon
     assert f'href="{result.folder.name}/{race.REPORT}"' in result._repr_html_()
     assert "<script" not in cell
     assert repr(result) == result.text
+
+
+@pytest.mark.parametrize(("diverged", "named"), [(0, True), (7, True), (8, False)])
+def test_a_best_value_at_an_edge_is_none_if_every_final_run_diverged(diverged: int, named: bool) -> None:
+    values = {"adam": [0.9, 0.91] * 4, "sgd": [0.5, 0.52] * 4}
+    record = make_record(values, edges={"sgd": ("lr",)}, diverged={"adam": 0, "sgd": diverged})
+    text = "\n".join([*map(str, terminal.notes(record)), *_sections.format_warnings(record)])
+    assert text.count("sgd (lr)") == 2 * named
+    assert summed_up({"made-up": record}).tasks["made-up"].at_edge == ("sgd",) * named

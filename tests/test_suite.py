@@ -16,7 +16,13 @@ from gradprix.race.suite_record import RankReversal, SecondRace, SuiteSummary
 from gradprix.race.suite_summary import TAUS, profile
 from gradprix.show import suite_page
 from gradprix.stats.verdict import PairVerdict
-from gradprix.text.suite import format_first_choice, format_regrets_title, format_reversals, format_suite
+from gradprix.text.suite import (
+    format_first_choice,
+    format_leaders_of,
+    format_regrets_title,
+    format_reversals,
+    format_suite,
+)
 from gradprix.text.suite_tables import choice_rows, entry_rows, left_out_rows, race_rows, regret_rows
 from parsed_page import HOSTILE, ParsedPage
 from records import make_record, replace_entry
@@ -73,6 +79,10 @@ def test_who_only_varies_too_much_does_not_lead() -> None:
 
     assert task.leaders == ("a",)
     assert task.too_variable == ("wild",)
+    assert format_leaders_of(task).startswith(
+        "Leader, which no other wins against: a. No other wins against wild either"
+    )
+    assert "its mean is worse than that of b, which is no leader" in format_leaders_of(task)
 
 
 def test_regrets_are_in_margins_whichever_way_the_metric_runs() -> None:

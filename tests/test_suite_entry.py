@@ -334,12 +334,41 @@ def test_sentences_and_terminal_say_what_was_found(compared: SuiteEntryResult) -
     wild = replace(task, final=replace(task.final, diverged=2))
     assert "digits-small: other diverged on 2 of 8 seeds." in format_suite_entry(replace(record, tasks={"x": wild}))
     assert "1 of 1 published final runs" in "\n".join(format_suite_entry(replace(record, tasks={"x": moved})))
+    lost = replace(task, edges=("lr",), final=replace(task.final, diverged=8))
+    text = "\n".join(format_suite_entry(replace(record, tasks={"x": lost})))
+    assert "other diverged on all 8 seeds, so that no tuned value is better than another: check its step, or" in text
+    assert "edge" not in text
     data = compared.to_dict()
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert data["tasks"]["digits-small"]["rank"] == task.rank
     with (out := console()).capture() as shown:
         out.print(suite_entry_answer(record, Path("page.html")))
     assert all(len(line) <= 100 for line in shown.get().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "says"),
+    [
+        ("lost lost", "other loses in 2 of 2 comparisons."),
+        ("won lost", "other wins in 1 and loses in 1 of 2 comparisons."),
+        ("lost inconclusive", "other loses in 1; 1 of 2 comparisons is inconclusive."),
+        ("inconclusive inconclusive", "2 of 2 comparisons are inconclusive."),
+    ],
+)
+def test_comparisons_are_counted(compared: SuiteEntryResult, verdicts: str, says: str) -> None:
+    (task,) = compared.record.tasks.values()
+    words = dict(zip(("adam", "momentum"), verdicts.split(), strict=True))
+    names = {name: ("other", name) if word == "won" else (name, "other") for name, word in words.items()}
+    pairs = tuple(
+        replace(
+            task.pair(name),
+            a=names[name][0],
+            b=names[name][1],
+            verdict=PairVerdict.INCONCLUSIVE if word == "inconclusive" else PairVerdict.WINS,
+        )
+        for name, word in words.items()
+    )
+    assert says in format_suite_entry(replace(compared.record, tasks={"x": replace(task, pairs=pairs)}))
 
 
 @pytest.mark.parametrize("text", HOSTILE)

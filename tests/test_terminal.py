@@ -107,6 +107,13 @@ CLOSE = {"nadam": [0.975, 0.976, 0.974, 0.977, 0.975, 0.976, 0.974, 0.977], LONG
 FAR = {**CLOSE, "minibatch": [0.9, 0.91, 0.9, 0.92, 0.9, 0.91, 0.9, 0.92]}
 
 
+@pytest.mark.parametrize("name", ["segment", "digits"])
+def test_leaders_are_marked_where_nothing_is_bold(name: str) -> None:
+    task, rows = load_evidence().tasks[name], rows_of(lines_of(terminal.choices(name), 100))
+    marked = {row.split(" * ")[0] for row in rows if " * " in row}
+    assert marked == set(task.leaders)
+
+
 @pytest.mark.parametrize("width", [60, *WIDTHS])
 @pytest.mark.parametrize("baseline", [None, "nadam"])
 def test_each_result_is_one_row(baseline: str | None, width: int) -> None:

@@ -71,6 +71,11 @@ class FinalRuns(msgspec.Struct, frozen=True, kw_only=True):
     diverged: int
     divergence_steps: tuple[int | None, ...] = field(name="lost")
 
+    @property
+    def all_diverged(self) -> bool:
+        """True if every run diverged, so that no tuned value is better than another."""
+        return self.diverged == len(self.values)
+
 
 class EntryResult(msgspec.Struct, frozen=True, kw_only=True):
     """Result of one entry.
@@ -104,6 +109,11 @@ class EntryResult(msgspec.Struct, frozen=True, kw_only=True):
     updates: int | None
     gradients: float | None = None
     code: str
+
+    @property
+    def edges(self) -> tuple[str, ...]:
+        """Hyperparameters whose best value is at an edge of the search range; empty if every final run diverged."""
+        return () if self.final.all_diverged else self.tuning.edges
 
 
 class RaceVerdict(msgspec.Struct, frozen=True, kw_only=True):

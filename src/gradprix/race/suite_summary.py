@@ -79,7 +79,7 @@ def _summarize_race(record: RaceRecord) -> TaskSummary:
         regrets=regrets,
         learning_rates={entry.name: entry.tuned["lr"] for entry in record.entries if "lr" in entry.tuned},
         tolerances={entry.name: entry.tolerance_decades for entry in record.entries},
-        at_edge=tuple(entry.name for entry in record.entries if "lr" in entry.tuning.edges),
+        at_edge=tuple(entry.name for entry in record.entries if "lr" in entry.edges),
         diverged={entry.name: entry.final.diverged for entry in record.entries},
         trials=record.budget.trials,
         seeds=record.budget.seeds,

@@ -56,7 +56,7 @@ def format_comparisons(record: RaceRecord) -> list[str]:
 def format_warnings(record: RaceRecord) -> list[str]:
     """Return warnings about the validity of the results, one sentence each."""
     lines = []
-    edge = [f"{entry.name} ({', '.join(entry.tuning.edges)})" for entry in record.entries if entry.tuning.at_edge]
+    edge = [f"{entry.name} ({', '.join(entry.edges)})" for entry in record.entries if entry.edges]
     if edge:
         lines.append(
             f"The best setting of {format_list(edge, len(edge))} is at the edge of the search range: "

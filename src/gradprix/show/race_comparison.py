@@ -95,13 +95,12 @@ def comparison_answer(comparison: RaceComparison) -> RenderableType:
     table = make_table(*columns, right=tuple(range(1, len(columns))))
     for row in rows:
         cells = [
-            Text("–" if each.rank is None else f"{each.rank}. {each.mean}", "bold" if each.is_leader else "")
-            for each in row.standings
+            _mark("–" if each.rank is None else f"{each.rank}. {each.mean}", each.is_leader) for each in row.standings
         ]
-        change = [Text(row.change, "bold" if row.is_clear else "")] * has_change
+        change = [_mark(row.change, row.is_clear)] * has_change
         table.add_row(row.name, *cells, format_rank_change(row.rank_change), *change)
     note = (
-        f"Rank and mean ± 95 % interval. In bold: the leaders{', and changes that exclude 0' * has_change}. "
+        f"Rank and mean ± 95 % interval. *: a leader{', or a change that excludes 0' * has_change}. "
         "Rank change: from the first race to the last, among the optimizers of both."
     )
     lines = [Text(line) for line in (*warnings(comparison), *conclusions(comparison))]
@@ -109,6 +108,11 @@ def comparison_answer(comparison: RaceComparison) -> RenderableType:
     for label, values in different_settings(comparison):
         different.add_row(label, *map(Text, values))
     return Group(*lines, Text(), table, Text(note), Text(), different)
+
+
+def _mark(cell: str, is_marked: bool) -> Text:
+    """Return a cell of a table, with an asterisk, which also shows where nothing is bold, if it is marked."""
+    return Text(f"* {cell}", "bold") if is_marked else Text(cell)
 
 
 def comparison_page(comparison: RaceComparison, layout: Any = "page.html.jinja", **variables: Any) -> str:

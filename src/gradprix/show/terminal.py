@@ -117,7 +117,7 @@ def notes(record: RaceRecord) -> list[Text]:
             "best; the report has the ends of the range."
         )
     lines += filter(None, [format_tuning_variance(record)])
-    edge = [f"{entry.name} ({', '.join(entry.tuning.edges)})" for entry in record.entries if entry.tuning.at_edge]
+    edge = [f"{entry.name} ({', '.join(entry.edges)})" for entry in record.entries if entry.edges]
     if edge:
         lines.append(f"Best value at the edge of the search range, so widen it: {', '.join(edge)}.")
     if not record.plan.tested:
@@ -169,14 +169,14 @@ def choices(name: str) -> RenderableType:
     table.columns[0].no_wrap = True  # titles are broken before names are cut off
     for entry in sorted(task.regrets, key=task.regrets.__getitem__):
         table.add_row(
-            Text(entry, "bold" if entry in task.leaders else ""),
+            Text(f"{entry} *", "bold") if entry in task.leaders else Text(entry),
             format_value(task.metric, task.means[entry]),
             f"{task.regrets[entry]:.1f}",
             f"{task.bounds[entry]:.1f}" if entry in task.bounds else "-",
             f"{task.learning_rates[entry]:g}" if entry in task.learning_rates else "-",
             format_factor(task.tolerances[entry]),
         )
-    notes = ["In bold: the leaders, which nothing wins against. At most: bound of the margins behind the best."]
+    notes = ["*: leader, see above. At most: bound of the margins behind the best."]
     if diverged := [f"{count} of {entry}" for entry, count in task.diverged.items() if count]:
         notes.append(f"Final runs that diverged: {', '.join(diverged)}.")
     return Group(*map(Text, format_similar_problem(evidence, name)), Text(), table, Text(" ".join(notes)))

@@ -117,7 +117,7 @@ def format_headline(record: "RaceRecord") -> str:
 
 
 def _all_diverged(record: "RaceRecord") -> bool:
-    return all(entry.final.diverged == record.budget.seeds for entry in record.entries)
+    return all(entry.final.all_diverged for entry in record.entries)
 
 
 def format_pick(record: "RaceRecord") -> str:

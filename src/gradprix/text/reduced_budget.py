@@ -51,16 +51,18 @@ def format_budget_sensitivity(record: "RaceRecord") -> str:
     gaining = [name for name, change in moved.items() if change.full < change.reduced / 2]
     losing = [name for name, change in moved.items() if change.reduced < change.full / 2]
     part, sentences = PARTS.get(result.share, f"{100 * result.share:g} %"), []
-    for names, advice in ((gaining, "do not drop {} for a longer run"), (losing, "expect less of {} in a longer run")):
+    for names, several, one, advice in (
+        (gaining, "gain ground", "gains ground", "a longer run may favour {}"),
+        (losing, "lose ground", "loses ground", "expect less of {} in a longer run"),
+    ):
         if names:
             each = [
-                f"{name} is {_format_distance(metric, moved[name].reduced, result.reference)} "
-                f"(with all of them {_format_distance(metric, moved[name].full)})"
-                for name in names[:MOST_NAMED]
+                f"{name} ({_format_distance(metric, moved[name].reduced, result.reference)} with {part} of them, "
+                f"{_format_distance(metric, moved[name].full)} with all)"
+                for name in names
             ]
-            more = f", and {len(names) - MOST_NAMED} more likewise" * (len(names) > MOST_NAMED)
-            them = "it" if len(names) == 1 else "them"
-            sentences.append(f"With {part} of the examples {format_list(each)}{more}: {advice.format(them)}.")
+            verb, them = (one, "it") if len(names) == 1 else (several, "them")
+            sentences.append(f"With more examples, {format_list(each, MOST_NAMED)} {verb}: {advice.format(them)}.")
     return "  ".join(sentences)
 
 

@@ -209,9 +209,22 @@ def format_leaders_of(task: "TaskSummary") -> str:
     """Name the leaders of a task, and what the ranking does not tell."""
     ranking = sorted(task.leaders, key=task.regrets.__getitem__)
     verb = "Leader, which" if len(ranking) == 1 else "Leaders, which"
-    vague = f" Too variable to rank, though far behind: {format_list(task.too_variable)}." if task.too_variable else ""
     edges = f" Best learning rate at the edge of the search range: {format_list(task.at_edge)}." if task.at_edge else ""
-    return f"{verb} no other wins against: {format_list(ranking)}.{vague}{edges}"
+    return f"{verb} no other wins against: {format_list(ranking)}.{_format_too_variable(task)}{edges}"
+
+
+def _format_too_variable(task: "TaskSummary") -> str:
+    """Name the entries that no other wins against only because their runs vary; empty if there are none."""
+    if not task.too_variable:
+        return ""
+    by_regret = sorted(task.regrets, key=task.regrets.__getitem__)
+    names = [name for name in by_regret if name in task.too_variable]
+    other = next(name for name in by_regret if name not in (*task.too_variable, *task.leaders))
+    runs, means = ("its runs", "its mean is") if len(names) == 1 else ("their runs", "their means are")
+    return (
+        f" No other wins against {format_choice(names)} either, but only because {runs} vary so much: "
+        f"{means} worse than that of {other}, which is no leader."
+    )
 
 
 def format_similar_problem(evidence: "Evidence", name: str) -> list[str]:

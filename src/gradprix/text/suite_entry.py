@@ -64,8 +64,11 @@ def _format_all_pairs(record: "SuiteComparison") -> str:
     }
     each = [f"{words} in {count}" for words, count in counts.items() if count]
     total = sum(len(task.pairs) for task in tasks)
-    left = f"{total - sum(counts.values())} of {format_count(total, 'comparison')} are inconclusive"
-    return f"{record.name} {format_list(each)}; {left}." if each else f"{left}."
+    left = total - sum(counts.values())
+    if not left:
+        return f"{record.name} {format_list(each)} of {format_count(total, 'comparison')}."
+    rest = f"{left} of {format_count(total, 'comparison')} {'is' if left == 1 else 'are'} inconclusive"
+    return f"{record.name} {format_list(each)}; {rest}." if each else f"{rest}."
 
 
 def format_comparison(task: "TaskComparison") -> list[str]:
@@ -84,6 +87,11 @@ def format_comparison(task: "TaskComparison") -> list[str]:
 def format_divergence(task: "TaskComparison") -> list[str]:
     """Return a warning if final runs diverged."""
     diverged, seeds = task.final.diverged, len(task.final.values)
+    if task.final.all_diverged:
+        advice = "check its step" + ", or give a gp.Entry with smaller learning rates in its space" * (
+            "lr" in task.tuned
+        )
+        return [f"{task.name} diverged on all {seeds} seeds, so that no tuned value is better than another: {advice}."]
     return [f"{task.name} diverged on {diverged} of {format_count(seeds, 'seed')}."] if diverged else []
 
 
@@ -146,7 +154,10 @@ def format_cost(tasks: "list[TaskComparison]") -> str:
 
 
 def format_edges(task: "TaskComparison") -> list[str]:
-    """Return a warning if a tuned value is at the edge of the search range."""
-    if not task.edges:
+    """Return a warning if a tuned value is at the edge of the search range.
+
+    If every final run diverged, no value is the best.
+    """
+    if not task.edges or task.final.all_diverged:
         return []
     return [f"The best {format_list(task.edges)} of {task.name} is at the edge of what was tried: widen its space."]

@@ -90,7 +90,7 @@ def format_warnings(record: "TuneRecord") -> list[str]:
     runs, disagreement of the two searches, a missing test score, failed runs, and runs that could not be reproduced.
     """
     warnings = []
-    if record.edges:
+    if record.edges and not record.final.all_diverged:
         warnings.append(
             f"The best value of {' and '.join(record.edges)} is at the edge of what was tried (learning rates "
             f"{_tried_rates(record)}), so a better one may lie beyond: give more trials (--trials), or an entry with a "
