@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import random
+import re
 import shutil
 import tracemalloc
 import zipfile
@@ -31,9 +32,11 @@ from gradprix.race.repeated_runs import is_same_python
 from gradprix.race.replay import RecordedRuns, follows_schedule, replay
 from gradprix.race.run_comparison import NoiseScale, compare_within_noise
 from gradprix.race.run_sample import detection_probability, draw_sample, sample_size
-from gradprix.race.verification_record import Cause, CheckKind, Status, Verification
+from gradprix.race.value_comparison import compare_values
+from gradprix.race.verification_record import Cause, CheckKind, Finding, Status, Verification
 from gradprix.show import verification_answer
 from gradprix.stats.alpha_spending import next_level
+from gradprix.text.verification import format_finding
 from untimed import Untimed
 
 TASK = """
@@ -307,7 +310,53 @@ def test_every_change_is_found(name: str, digits: Path, tmp_path: Path) -> None:
 def test_an_unchanged_copy_agrees(digits: Path, tmp_path: Path) -> None:
     """The changes above are found, and not the way in which the tests write a bundle."""
     file = rewritten(read_bundle(digits), lambda content: None, tmp_path / digits.name)
-    assert verify(file, runs=0).status is Status.AGREES
+    verification = verify(file, runs=0)
+    assert [check.status for check in verification.checks] == [Status.AGREES, Status.AGREES, Status.NOT_CHECKED]
+    assert causes(verification) == {Cause.NOT_REQUESTED}
+
+
+def test_scores_that_differ_are_named_first(digits: Path, tmp_path: Path) -> None:
+    def change(content: Any) -> None:
+        finals(content, "momentum")[2]["outcome"]["test_metric"] = 0.123456789012
+
+    verification = verify(rewritten(read_bundle(digits), change, tmp_path / digits.name), runs=0)
+    (finding,) = (each for check in verification.checks for each in check.findings if each.cause is Cause.RECORD)
+    number = [entry.name for entry in read_bundle(digits).read_record().entries].index("momentum")
+    mean, value, *others = finding.differences
+    assert (mean.where, value.where) == (f"entries.{number}.final.mean", f"entries.{number}.final.values.2")
+    assert value.actual == "0.123457"
+    places = list(dict.fromkeys(each.where.partition(".")[0] for each in others))
+    assert places[:2] == ["verdict", "entries"]
+    assert places[2:], "other places follow"
+
+
+@pytest.mark.parametrize(
+    ("stated", "actual", "texts"),
+    [
+        (0.1234567891234, 0.2, ("0.123457", "0.2")),
+        (0.1234567891234, 0.1234567891235, ("0.1234567891234", "0.1234567891235")),
+        (1, 1.0000000001, ("1", "1.0000000001")),
+        (None, 1 / 3, ("None", "0.333333")),
+        (123456789, 123456780, ("123456789", "123456780")),
+        ("a" * 80 + "b", "a" * 80 + "c", (f"...{'a' * 30}b'", f"...{'a' * 30}c'")),
+        ([0.5] * 30, [0.5] * 31, (f"...{', 0.5' * 6}]", f"...{', 0.5' * 7}]")),
+        ("b" * 80, "c", (f"'{'b' * 59}...", "'c'")),
+    ],
+)
+def test_values_that_differ_look_different(stated: Any, actual: Any, texts: tuple[str, str]) -> None:
+    (difference,) = compare_values(stated, actual)
+    assert (difference.stated, difference.actual) == texts
+
+
+@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("count", [1, 2])
+def test_findings_agree_in_number(cause: Cause, count: int) -> None:
+    names = ("adam", "lion")[:count]
+    text = format_finding(Finding(cause=cause, names=names, message="the optimizer lion is not here."))
+    one, two = r"training run (that )?(are|have|state)\b|^These", r"training runs (that )?(is|has|states)\b|^This"
+    assert not re.search(one if count == 1 else two, text), text
+    assert text.endswith(".")
+    assert "  " not in text
 
 
 @pytest.mark.parametrize("plan", [None, [], {"entries": [], "trials": 2, "seeds": 6}, {"task": 5}])
@@ -337,7 +386,7 @@ def improve(content: Any) -> None:
 
 def test_forged_runs_with_the_answer_that_follows_are_found_by_training(digits: Path, tmp_path: Path) -> None:
     file = forged(read_bundle(digits), improve, tmp_path / digits.name)
-    assert verify(file, runs=0).status is Status.AGREES, "nothing but training finds this"
+    assert causes(verify(file, runs=0)) == {Cause.NOT_REQUESTED}, "nothing but training finds this"
     verification = verify(file, runs=1, seed=0, engine=Untimed(1))
     assert status_of(verification, CheckKind.ANSWER) is Status.AGREES
     assert status_of(verification, CheckKind.RUNS) is Status.DIFFERS
@@ -414,7 +463,7 @@ def test_a_damaged_file_is_found(digits: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "page.html").exists()
     verification = verify(file, runs=0)
     assert status_of(verification, CheckKind.FILES) is Status.DIFFERS
-    assert causes(verification) == {Cause.HASHES}
+    assert causes(verification) == {Cause.HASHES, Cause.NOT_REQUESTED}
     with pytest.raises(BundleError, match=r"README\.txt"):
         gp.load(file)
 
@@ -500,6 +549,32 @@ def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     for read in (read_bundle, gp.load, verify):
         with pytest.raises(BundleError, match="bundle"):
             read(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "place"),
+    [
+        ("runs.jsonl", lambda text: text[: text.index(b"\n") + 500], "runs.jsonl, line 2, column "),
+        ("runs.jsonl", lambda text: text.replace(b"\n", b"\n{}\n", 1), "runs.jsonl, line 2: .*missing .*`key`"),
+        ("record.json", lambda text: text[:-100], r"record.json, line \d\d+, column "),
+        ("record.json", lambda text: b"[]", "record.json: Expected `object`"),
+        ("plan.json", lambda text: b"", "plan.json, line 1, column 1"),
+        ("plan.json", lambda text: b"{}", "plan.json: .*`description`"),
+        ("manifest.json", lambda text: b"{", "manifest.json, line 1, column 2"),
+    ],
+)
+def test_messages_name_the_place_of_an_error(
+    name: str, change: Callable[[bytes], bytes], place: str, digits: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(digits) as archive:
+        members = {member: archive.read(member) for member in archive.namelist() if member != MANIFEST}
+    file = tmp_path / digits.name
+    if name == MANIFEST:
+        file.write_bytes(pack({**members, MANIFEST: change(b"")}))
+    else:
+        file.write_bytes(_with_manifest({**members, name: change(members[name])}))
+    with pytest.raises(BundleError, match=f"no bundle that gradprix can read: {place}"):
+        read_bundle(file)
 
 
 def test_code_of_others_is_run_on_request_alone(own: Path, home: Path, tmp_path: Path) -> None:
@@ -716,15 +791,22 @@ def test_commands_take_a_bundle_in_place_of_a_folder(digits: Path, tmp_path: Pat
     assert "Provenance" not in Path(folder["report"]).read_text()
     gradprix("export", file.name, "--to", "latex", folder=tmp_path)
     assert (tmp_path / "digits.gradprix/entries.tex").exists()
-    gradprix("compare", file.name, str(digits.parent), folder=tmp_path)
+    done = gradprix("compare", file.name, str(digits.parent), folder=tmp_path)
+    assert "digits (1) and digits (2) are the same race" in done.stdout
+    for other in (file.name, str(digits.parent)):
+        done = gradprix("export", file.name, other, "--to", "latex", folder=tmp_path, code=2)
+        assert f"{file.name} and {other} are the same race" in done.output
     gradprix("export", file.name, "--to", "bundle", folder=tmp_path, code=2)
 
     done = gradprix("verify", file.name, "--runs", "0", "--json", "--report", "v.html", folder=tmp_path)
-    assert json.loads(done.stdout)["status"] == "agrees"
+    assert json.loads(done.stdout)["status"] == "not_checked"
+    assert "(--runs 0)" in gradprix("verify", file.name, "--runs", "0", folder=tmp_path).stdout
     assert "Nothing differs" in (tmp_path / "v.html").read_text()
     done = gradprix("verify", changed.name, "--runs", "0", folder=tmp_path, code=1)
     assert "nadam" in done.stdout
-    gradprix("verify", "missing.zip", folder=tmp_path, code=2)
+    for place, message in (("missing.zip", "there is no file missing.zip."), (".", "gradprix export . --to bundle")):
+        assert message in gradprix("verify", place, folder=tmp_path, code=2).output
+    assert "cluster" not in gradprix("verify", "--help", folder=tmp_path).output
     gradprix("verify", file.name, "--all", "--runs", "0", folder=tmp_path, code=2)
 
 

@@ -89,6 +89,17 @@ def test_another_plan_uses_every_network_that_is_the_same(raced: Path) -> None:
     assert "36 of 36 training runs were already finished" in said.output
 
 
+def test_a_reader_leaves_no_files(raced: Path) -> None:
+    before = {file.name: file.read_bytes() for file in raced.iterdir() if file.is_file()}
+    gp.load(raced)
+    assert {file.name: file.read_bytes() for file in raced.iterdir() if file.is_file()} == before
+    with Journal(raced):
+        gp.load(raced)
+        assert (raced / "race.db-wal").exists(), "another process writes"
+    with Journal(raced, to_read=True) as journal, pytest.raises(JournalError, match="readonly"):
+        journal.write("record", None)
+
+
 def flags(given: dict[str, Any]) -> list[str]:
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 

@@ -119,6 +119,7 @@ def test_the_command_exports_several_races(tmp_path: Path) -> None:
     assert f"{100 * mean:.1f}"[:4] in table
     both = ["suite/short", "suite/long"]
     gradprix("export", *both, "--to", "latex", "--error", "se", "--out", "paper", folder=tmp_path)
+    gradprix("export", both[0], str(tmp_path / both[1]), "--to", "latex", folder=tmp_path)
     assert "standard error" in (tmp_path / "paper" / "races.tex").read_text()
     files = gradprix("export", *both, "--out", "tables", folder=tmp_path).stdout.split()
     assert len(files) == 10

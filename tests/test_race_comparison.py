@@ -1,6 +1,8 @@
 """Comparison of races: reversals, changes, differing settings, and how they are shown."""
 
 import io
+import json
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from msgspec.structs import replace
 from rich.console import Console
 from scipy import stats
 
-from gradprix.race.race_comparison import compare
+from gradprix.race.race_comparison import check_distinct, compare
+from gradprix.race.record_json import read_record, to_json
 from gradprix.show.race_comparison import comparison_answer, comparison_page, comparison_rows, write_comparison
 from gradprix.text.race_comparison import conclusions, different_settings, format_change, warnings
 from parsed_page import HOSTILE, ParsedPage
@@ -57,6 +60,55 @@ def test_ranks_change_only_against_optimizers_of_both_races():
     assert changes == {"lion": 2, "adam": -1, "gd": -1, "sgd": None}
     fewer = make_record({"gd": around(0.94), "lion": around(0.9)}, task="a")
     assert {row.rank_change for row in comparison_rows(compare([FIRST, fewer]))} == {0, None}
+
+
+def copied(record):
+    """The record as it is read from a file."""
+    return read_record(json.loads(json.dumps(to_json(record))))
+
+
+def test_one_race_is_no_evidence_for_itself():
+    diverged = replace(FIRST.tuning_runs["adam"][-1], metric=math.nan)
+    record = replace(FIRST, tuning_runs={**FIRST.tuning_runs, "adam": (diverged,)})
+    comparison = compare([record, copied(record)], ["x", "y"])
+    assert conclusions(comparison) == [
+        "x and y are the same race: its plan and the numbers of all training runs are equal."
+    ]
+    assert comparison.change("adam") is None
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(comparison_answer(comparison))
+    text = console.export_text()
+    assert "different setting" not in text
+    assert "lead" not in text.partition("\n\n")[0]
+    with pytest.raises(ValueError, match="x and y are the same race"):
+        check_distinct([record, copied(record)], ["x", "y"])
+
+
+def test_a_race_given_twice_among_others_is_named():
+    names = ["x", "y", "z"]
+    assert conclusions(compare([FIRST, REVERSED, copied(FIRST)], names))[:2] == [
+        "x and z are the same race: its plan and the numbers of all training runs are equal.",
+        "No optimizer leads in all three.",
+    ]
+    with pytest.raises(ValueError, match="x and z are"):
+        check_distinct([FIRST, REVERSED, copied(FIRST)], names)
+
+
+def test_step_times_may_decide_otherwise_when_a_race_is_repeated():
+    other = replace(FIRST, verdict=replace(FIRST.verdict, recommended="gd"))
+    assert conclusions(compare([FIRST, other], ["x", "y"]))[1:] == ["Recommended: adam in x and gd in y."]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(FIRST, key="another plan"),
+        make_record({"adam": around(0.97, 1), "gd": around(0.94, 1), "lion": around(0.9, 2)}, task="a"),
+    ],
+)
+def test_races_with_another_plan_or_other_scores_are_distinct(other):
+    check_distinct([FIRST, other], ["x", "y"])
+    assert conclusions(compare([FIRST, other], ["x", "y"]))[0] == "adam leads in both."
 
 
 def test_scores_on_other_tasks_or_metrics_are_not_compared():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradprix.race.journal import DATABASE, JournalError
+from gradprix.race.journal import JournalError, open_to_read
 from gradprix.race.live_files import FOLDER
 
 IDENTITY = ("rule", "equations", "class", "code")
@@ -66,9 +66,7 @@ class RunReader:
             JournalError: if the journal is missing or damaged.
         """
         try:
-            with closing(
-                sqlite3.connect(f"{(self.folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)
-            ) as database:
+            with closing(open_to_read(self.folder)) as database:
                 self._read_finished(database, entries, epochs)
         except (sqlite3.Error, ValueError, LookupError, TypeError) as error:
             raise JournalError(f"{self.folder} holds a damaged race (trials: {error}).") from error

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 import typer
 
 from gradprix.utils import streams
-from gradprix.utils.streams import Command, echo
+from gradprix.utils.streams import echo
 
 from . import _app, _data, _signals, _workers
 from ._claims import claims
+from ._commands import Command
 from ._compare import compare
 from ._errors import report_errors
 from ._examples import format_examples
@@ -135,7 +136,7 @@ def main() -> None:
         code: int | str | None = 0
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt:  # received outside of `report_errors`
+    except KeyboardInterrupt:  # received outside of a command
         code = 130
     left = streams.close()
     _signals.end_soon(_signals.exit_code(code if isinstance(code, int) else 1) if code else left)

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from gradprix.utils.streams import Command, echo, echo_json, warn
+from gradprix.utils.streams import echo, echo_json, warn
 
+from ._commands import Command
 from ._errors import report_errors
 
 app = typer.Typer(

@@ -12,8 +12,6 @@ import typer
 
 from gradprix.utils.streams import warn
 
-from . import _signals
-
 WIDEST = 100
 """Maximum width of a message in a terminal, in columns, as of all other output."""
 
@@ -22,9 +20,8 @@ WIDEST = 100
 def report_errors(*expected: type[Exception]) -> Iterator[None]:
     """Context manager that reports expected exceptions as a message on stderr and exits with code 2.
 
-    Warnings of gradprix are reported in the same form, without the location of their code. An interrupt
-    (`KeyboardInterrupt`) is reported as well, and exits with the code of the signal. Other exceptions propagate, so
-    that the user sees their traceback.
+    Warnings of gradprix are reported in the same form, without the location of their code. Other exceptions propagate,
+    so that the user sees their traceback.
 
     Args:
         expected: types of the expected exceptions.
@@ -44,9 +41,6 @@ def report_errors(*expected: type[Exception]) -> Iterator[None]:
     except expected as error:
         warn(_wrap(f"gradprix: {error}"))
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        warn("gradprix: stopped. Finished runs are saved; run the same command to resume.")
-        raise typer.Exit(_signals.exit_code()) from None
 
 
 def _wrap(message: str) -> str:

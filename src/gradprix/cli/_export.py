@@ -49,6 +49,7 @@ def export(
     With several races and --to latex: one table of tasks and optimizers, with marks, wins, ties and losses, mean ranks.
     """
     from gradprix.race import JournalError, load
+    from gradprix.race.race_comparison import check_distinct
     from gradprix.show.latex import latex_table
     from gradprix.utils.files import write_atomically
 
@@ -61,8 +62,9 @@ def export(
                 for file in result.export(to, target):
                     echo(file)
             return
+        check_distinct([result.record for result in results], list(map(str, races)))
         table = latex_table(dict(zip(_names(results), (result.record for result in results), strict=True)), error)
-        parent = out or Path(os.path.commonpath(races))
+        parent = out or _common_folder(races)
         parent.mkdir(parents=True, exist_ok=True)
         echo(write_atomically(parent / TABLE, table.encode(), 0o644))
 
@@ -78,6 +80,12 @@ def _find_races(folder: Path) -> list[Path]:
 
     inside = [] if (folder / DATABASE).exists() else sorted(file.parent for file in folder.glob(f"*/{DATABASE}"))
     return inside or [folder]
+
+
+def _common_folder(paths: list[Path]) -> Path:
+    """Return the folder that contains some paths; a relative one if all of them are relative."""
+    is_mixed = len({path.is_absolute() for path in paths}) > 1
+    return Path(os.path.commonpath([path.absolute() for path in paths] if is_mixed else paths))
 
 
 def _names(results: "Sequence[Result]") -> list[str]:

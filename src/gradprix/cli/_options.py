@@ -135,6 +135,10 @@ Processes = Annotated[
         rich_help_panel=WHERE,
     ),
 ]
+LocalProcesses = Annotated[
+    int | None,
+    typer.Option(help="Number of worker processes. Default: the number of cores.", rich_help_panel=WHERE),
+]
 Memory = Annotated[
     float | None,
     typer.Option(
@@ -142,6 +146,10 @@ Memory = Annotated[
         "a cluster (default: an equal share of half of the machine's memory).",
         rich_help_panel=WHERE,
     ),
+]
+LocalMemory = Annotated[
+    float | None,
+    typer.Option(help="Memory limit in GB. Default: half of the free memory.", rich_help_panel=WHERE),
 ]
 Cpus = Annotated[
     float | None, typer.Option(help="Cores per stack of models on a cluster. Default: 1.", rich_help_panel=WHERE)

@@ -8,7 +8,7 @@ import typer
 from gradprix.utils.streams import echo, echo_json, warn
 
 from ._errors import report_errors
-from ._options import AsJson, Memory, Processes
+from ._options import AsJson, LocalMemory, LocalProcesses
 from ._workers import prepare_workers
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def verify(
     report: Annotated[
         Path | None, typer.Option(help="Write the result of the race, with this verification, as an HTML page.")
     ] = None,
-    processes: Processes = None,
-    memory: Memory = None,
+    processes: LocalProcesses = None,
+    memory: LocalMemory = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a result: are its files whole, does the answer follow from the runs, does training give these runs?

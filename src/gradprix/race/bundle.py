@@ -89,6 +89,21 @@ class SavedRun(msgspec.Struct, frozen=True):
     outcome: dict[str, Any]
 
 
+class PlanFile(msgspec.Struct, frozen=True):
+    """Content of the file of the plan in a bundle.
+
+    Args:
+        description: description of the plan; see `Plan.description`.
+        setup: what else is needed to rebuild the plan, without code.
+    """
+
+    description: dict[str, Any]
+    setup: Setup
+
+    def __post_init__(self) -> None:
+        msgspec.convert(self.description, SavedPlan)  # checks the types; the replay checks the values
+
+
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Origin of a result that was loaded from a bundle.
 
@@ -289,30 +304,57 @@ def read_bundle(path: Path) -> Bundle:
         FileNotFoundError: if there is no such file.
         BundleError: if it is no bundle, has entries that no bundle has, or was written by a later version.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}.")
+    if path.is_dir():
+        raise BundleError(
+            f"{path} is no bundle. `gradprix export {path} --to bundle` makes one of the folder of a race."
+        )
     if path.stat().st_size > MAX_BYTES:
         raise BundleError(f"{path} is no bundle that gradprix can read: it is larger than {MAX_BYTES // 10**6} MB.")
     data = path.read_bytes()
     try:
         members = unpack(data, _is_expected)
-        manifest = msgspec.convert(json.loads(members.pop(MANIFEST)), Manifest)
+        manifest = _parse(MANIFEST, members.pop(MANIFEST), Manifest)
         if manifest.format > FORMAT:
             raise BundleError(f"{path} was written by gradprix {manifest.gradprix}. Update gradprix to open it.")
-        plan = json.loads(members[PLAN])
+        plan = _parse(PLAN, members[PLAN], PlanFile)
         code = {
             name.removeprefix(CODE): text.decode(errors="surrogateescape")
             for name, text in members.items()
             if name.startswith(CODE)
         }
-        setup = msgspec.structs.replace(msgspec.convert(plan["setup"], Setup), code=code)
-        runs = [msgspec.convert(json.loads(line), SavedRun) for line in members[RUNS].splitlines()]
-        record, description = json.loads(members[RECORD]), plan["description"]
-        msgspec.convert(description, SavedPlan)  # checks the types; the replay checks the values
+        setup = msgspec.structs.replace(plan.setup, code=code)
+        runs = [_parse(RUNS, line, SavedRun, i) for i, line in enumerate(members[RUNS].splitlines(), 1)]
+        record = _parse(RECORD, members[RECORD], dict[str, Any])
     except (ArchiveError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, BundleError):
             raise
         what = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         raise BundleError(f"{path} is no bundle that gradprix can read: {what}.") from error
-    return Bundle(description, setup, record, tuple(runs), _find_damage(manifest, members), _hash(data))
+    return Bundle(plan.description, setup, record, tuple(runs), _find_damage(manifest, members), _hash(data))
+
+
+def _parse(name: str, data: bytes, kind: Any, line: int | None = None) -> Any:
+    """Parse a JSON file of a bundle, or a line of it.
+
+    Args:
+        name: name of the file.
+        data: its content, or that of the line.
+        kind: type of the value.
+        line: number of the line, from 1; None for the whole file.
+
+    Raises:
+        ArchiveError: if it cannot be parsed, or has another type.
+    """
+    where = name if line is None else f"{name}, line {line}"
+    try:
+        return msgspec.convert(json.loads(data), kind)
+    except json.JSONDecodeError as error:
+        line_of_file = f", line {error.lineno}" * (line is None)
+        raise ArchiveError(f"{where}{line_of_file}, column {error.colno}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"{where}: {error}") from error
 
 
 def _is_expected(name: str) -> bool:

@@ -124,6 +124,20 @@ class Saved(Generic[T]):
         journal.write(self.name, to_json(value))
 
 
+def open_to_read(folder: Path) -> sqlite3.Connection:
+    """Open the database of a race to read it, also while another process writes it.
+
+    The connection refuses to write, but SQLite may: if it is the last one to be closed, SQLite deletes the files
+    `race.db-wal` and `race.db-shm`, which a connection with `mode=ro` creates as well and leaves behind.
+
+    Raises:
+        sqlite3.Error: if there is no database.
+    """
+    database = sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=rw", uri=True)
+    database.execute("PRAGMA query_only=ON")
+    return database
+
+
 class Journal:
     """Persistent store of a race, to which every trial is written as soon as it is finished.
 
@@ -173,8 +187,10 @@ class Journal:
                 self.created = [each for each in (folder, *folder.parents) if not each.exists()]
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock(folder)
-            place = ":memory:" if folder is None else f"{(folder / DATABASE).resolve().as_uri()}{'?mode=ro' * to_read}"
-            self.database = sqlite3.connect(place, uri=True)
+            if folder is not None and to_read:
+                self.database = open_to_read(folder)
+            else:
+                self.database = sqlite3.connect(":memory:" if folder is None else folder / DATABASE)
             written = self.database.execute("PRAGMA user_version").fetchone()[0]
             empty = not self.database.execute("SELECT 1 FROM sqlite_master").fetchall()
             if written != FORMAT and not (empty and not to_read):

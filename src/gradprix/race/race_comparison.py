@@ -3,13 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
+from gradprix.utils.wording import format_list
+
 from .record import RaceRecord
+from .record_json import to_json
+from .value_comparison import compare_values
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,11 @@ class RaceComparison:
         """Names of the entries that are among the leaders of every race."""
         return [name for name in self.entries if all(name in record.verdict.leaders for record in self.records)]
 
+    @cached_property
+    def same_races(self) -> list[list[int]]:
+        """Indices of the races, grouped by race: a group has several if a race was given twice."""
+        return group_same_races(self.records)
+
     @property
     def has_same_task(self) -> bool:
         """True if all races have the same task, with the same data and model."""
@@ -125,9 +135,12 @@ class RaceComparison:
     def change(self, entry: str) -> MeanChange | None:
         """Return the change of an entry's mean from the first race to the last.
 
-        Returns None if the scores of the two races are not comparable, or the entry is missing in one of them.
+        Returns None if the scores of the two races are not comparable, if the entry is missing in one of them, or if
+        both are the same race.
         """
         races = self.races_of(entry)
+        if any({0, len(self.records) - 1} <= set(group) for group in self.same_races):
+            return None
         if not (self.has_same_task and self.has_same_metric) or not {0, len(self.records) - 1} <= set(races):
             return None
         first, last = (np.array(record.entry(entry).final.values) for record in (self.records[0], self.records[-1]))
@@ -143,6 +156,50 @@ def _welch(first: Any, last: Any) -> MeanChange:
         return MeanChange(difference, 0.0)
     freedom = total**2 / sum(v**2 / (len(x) - 1) for v, x in zip(variances, (first, last), strict=True))
     return MeanChange(difference, float(stdtrit(freedom, 0.975)) * math.sqrt(total))
+
+
+def is_same_race(one: RaceRecord, other: RaceRecord) -> bool:
+    """Return True if two records have the same plan and equal training runs, so that they are no independent evidence.
+
+    Measured times, the diagnosis and replications of runs may differ.
+    """
+    if one.key != other.key:
+        return False
+    stated, actual = ([to_json(part) for part in _runs(record)] for record in (one, other))
+    return not compare_values(stated, actual)
+
+
+def _runs(record: RaceRecord) -> tuple[Any, ...]:
+    finals = {entry.name: (entry.final.values, entry.losses) for entry in record.entries}
+    return finals, record.tuning_runs, record.curves
+
+
+def group_same_races(records: Sequence[RaceRecord]) -> list[list[int]]:
+    """Return the indices of records in groups of one and the same race, in the order of their first records."""
+    groups: list[list[int]] = []
+    for i, record in enumerate(records):
+        same = next((group for group in groups if is_same_race(records[group[0]], record)), None)
+        if same is None:
+            groups.append([i])
+        else:
+            same.append(i)
+    return groups
+
+
+def check_distinct(records: Sequence[RaceRecord], names: Sequence[str]) -> None:
+    """Check that no race is given twice, because its wins and losses would count twice.
+
+    Args:
+        records: records of the races.
+        names: name of each, for the message.
+
+    Raises:
+        ValueError: if two records are of the same race.
+    """
+    for first, *others in group_same_races(records):
+        if others:
+            same = format_list([names[i] for i in (first, *others)])
+            raise ValueError(f"{same} are the same race, with equal training runs. Give it once.")
 
 
 def compare(records: Sequence[RaceRecord], names: Sequence[str] | None = None) -> RaceComparison:

@@ -251,8 +251,7 @@ def _compare_within_noise(
     chosen = {key: trials[key] for key in again}
     result = compare_within_noise(chosen, stated, again, scales, record.plan.metric.higher_is_better)
     values = [
-        Difference(format_trial(trials[key]), f"{one:.6g}", f"{other:.6g}")
-        for key, (one, other) in result.different.items()
+        Difference.from_values(format_trial(trials[key]), one, other) for key, (one, other) in result.different.items()
     ]
     values += [
         Difference(f"{name}, mean of its final runs", "0", f"{shift:+.4g}") for name, shift in result.shifted.items()

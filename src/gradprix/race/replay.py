@@ -1,5 +1,6 @@
 """Replay of a race from its training runs, which trains nothing, and comparison of the record with the saved one."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,8 @@ NOT_REPLAYED = frozenset(("cost.seconds", "reruns", "why", "versions.python"))
 """Parts of a record that do not follow from its runs: times, replications, the diagnosis, and the Python version."""
 ROUNDING = 1e-9
 """Relative tolerance of numbers that were computed with other library versions or on another type of processor."""
+ORDER = (r"entries\.\d+\.final\.(values|mean)\b", r"verdict\.", r"entries\.")
+"""Places of values in a record, in the order in which their differences are listed; other places follow."""
 
 
 class MissingRunsError(ValueError):
@@ -176,15 +179,20 @@ def _level(before: Sequence[InterimAnalysis], seeds: int) -> float | None:
 
 
 def compare_records(stated: Mapping[str, Any], replayed: RaceRecord, tolerance: float = 0.0) -> list[Difference]:
-    """Return the values of a saved record that do not follow from the runs.
+    """Return the values of a saved record that do not follow from the runs: scores first, then the verdict.
 
     Args:
         stated: JSON form of the saved record.
         replayed: record of the replay.
         tolerance: relative tolerance of numbers; 0 requires equality.
     """
-    return [
+    differences = [
         difference
         for difference in compare_values(stated, to_json(replayed), tolerance)
         if not any(f"{difference.where}.".startswith(f"{part}.") for part in NOT_REPLAYED)
     ]
+    return sorted(differences, key=_place_in_order)
+
+
+def _place_in_order(difference: Difference) -> int:
+    return next((i for i, pattern in enumerate(ORDER) if re.match(pattern, difference.where)), len(ORDER))

@@ -20,6 +20,29 @@ class Difference(msgspec.Struct, frozen=True):
     stated: str
     actual: str
 
+    @classmethod
+    def from_values(cls, where: str, stated: Any, actual: Any) -> "Difference":
+        """Return the difference between two values, as the shortest texts that show it."""
+        short, exact = [[form(value) for value in (stated, actual)] for form in (_short_text, repr)]
+        texts = exact if short[0] == short[1] else short
+        first = next((i for i, (one, other) in enumerate(zip(*texts, strict=False)) if one != other), 0)
+        start = max(0, first - MAX_LENGTH // 2) if max(map(len, texts)) > MAX_LENGTH else 0
+        return cls(where, *(_cut(text, start) for text in texts))
+
+
+MAX_LENGTH = 60
+"""Largest length of the text of a value."""
+
+
+def _short_text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _cut(text: str, start: int) -> str:
+    """Return at most `MAX_LENGTH` characters of a text from a start, with dots for what is left out."""
+    end = start + MAX_LENGTH
+    return f"{'...' * (start > 0)}{text[start:end]}{'...' * (len(text) > end)}"
+
 
 def compare_values(stated: Any, actual: Any, tolerance: float = 0.0, where: str = "") -> list[Difference]:
     """Return the differences between two values in JSON form, at any depth.
@@ -39,7 +62,7 @@ def compare_values(stated: Any, actual: Any, tolerance: float = 0.0, where: str 
             compare_values(a, b, tolerance, f"{where}.{i}") for i, (a, b) in enumerate(zip(stated, actual, strict=True))
         ]
         return [difference for differences in each for difference in differences]
-    return [] if _is_equal(stated, actual, tolerance) else [Difference(where, _text(stated), _text(actual))]
+    return [] if _is_equal(stated, actual, tolerance) else [Difference.from_values(where, stated, actual)]
 
 
 def _is_equal(a: Any, b: Any, tolerance: float) -> bool:
@@ -48,9 +71,3 @@ def _is_equal(a: Any, b: Any, tolerance: float) -> bool:
     if isinstance(a, int | float) and isinstance(b, int | float):
         return a == b or (a != a and b != b) or (tolerance > 0 and math.isclose(a, b, rel_tol=tolerance))
     return bool(a == b)
-
-
-def _text(value: Any) -> str:
-    """Return a value as short text."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

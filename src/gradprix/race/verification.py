@@ -108,10 +108,10 @@ def verify(
         watch(LiveProgress("Replaying the race from its runs"))
         answer, replayed = check_answer(bundle, code)
         checks, sample = [_check_files(bundle), answer], None
-        if replayed is None:
-            finding = Finding(cause=Cause.NO_REPLAY, status=Status.NOT_CHECKED)
-            checks.append(make_check(CheckKind.RUNS, [finding]))
-        elif runs != 0:
+        if replayed is None or runs == 0:
+            cause = Cause.NO_REPLAY if replayed is None else Cause.NOT_REQUESTED
+            checks.append(make_check(CheckKind.RUNS, [Finding(cause=cause, status=Status.NOT_CHECKED)]))
+        else:
             total = len(replayed.trials)
             count = total if every else min(total, sample_size(total) if runs is None else runs)
             reruns = Reruns(
@@ -197,13 +197,13 @@ def _check_plan(bundle: Bundle, record: RaceRecord, plan: Plan) -> list[Finding]
 def _check_labels(bundle: Bundle, used: dict[str, Trial]) -> list[Finding]:
     """Check that each run of a bundle is part of the race, once, and has the hyperparameters and seed of its trial."""
     counts = Counter(run.key for run in bundle.runs)
-    unused = [f"{run.entry} ({run.key})" for run in bundle.runs if run.key not in used or counts[run.key] > 1]
+    unused = {run.key: f"{run.entry} ({run.key})" for run in bundle.runs if run.key not in used or counts[run.key] > 1}
     mislabelled = [
         format_trial(used[run.key])
         for run in bundle.runs
         if run.key in used and (run.entry, run.trial) != (used[run.key].entry_name, describe_run(used[run.key]))
     ]
-    findings = [(Cause.UNUSED_RUNS, unused), (Cause.MISLABELLED_RUNS, mislabelled)]
+    findings = [(Cause.UNUSED_RUNS, [*unused.values()]), (Cause.MISLABELLED_RUNS, mislabelled)]
     return [Finding(cause=cause, names=tuple(names)) for cause, names in findings if names]
 
 

@@ -43,6 +43,7 @@ class Cause(StrEnum):
     CODE_FAILS = "code_fails"
     NO_DEVICE = "no_device"
     NO_REPLAY = "no_replay"
+    NOT_REQUESTED = "not_requested"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,10 +104,13 @@ def comparison_answer(comparison: RaceComparison) -> RenderableType:
         "Rank change: from the first race to the last, among the optimizers of both."
     )
     lines = [Text(line) for line in (*warnings(comparison), *conclusions(comparison))]
-    different = make_table("different setting", *comparison.names)
-    for label, values in different_settings(comparison):
-        different.add_row(label, *map(Text, values))
-    return Group(*lines, Text(), table, Text(note), Text(), different)
+    parts: list[RenderableType] = [*lines, Text(), table, Text(note)]
+    if settings := different_settings(comparison):
+        different = make_table("different setting", *comparison.names)
+        for label, values in settings:
+            different.add_row(label, *map(Text, values))
+        parts += [Text(), different]
+    return Group(*parts)
 
 
 def _mark(cell: str, is_marked: bool) -> Text:

@@ -17,24 +17,32 @@ MISSING = "–"
 
 
 def conclusions(comparison: "RaceComparison") -> list[str]:
-    """Return the sentences about leaders, recommendations and rank reversals."""
+    """Return the sentences about races that are the same, leaders, recommendations and rank reversals."""
     count = len(comparison.records)
     everywhere = "both" if count == 2 else f"all {format_number(count)}"
-    leaders = comparison.common_leaders
     lines = [
-        f"{format_list(leaders)} lead{'s' * (len(leaders) == 1)} in {everywhere}."
-        if leaders
-        else f"No optimizer leads in {everywhere}."
+        f"{format_list([comparison.names[i] for i in group])} are the same race: its plan and the numbers of all "
+        "training runs are equal."
+        for group in comparison.same_races
+        if len(group) > 1
     ]
+    is_one_race = len(comparison.same_races) == 1
+    if not is_one_race:
+        leaders = comparison.common_leaders
+        lines.append(
+            f"{format_list(leaders)} lead{'s' * (len(leaders) == 1)} in {everywhere}."
+            if leaders
+            else f"No optimizer leads in {everywhere}."
+        )
     recommended = [record.verdict.recommended for record in comparison.records]
-    if len(set(recommended)) == 1:
-        lines.append(f"{recommended[0]} is recommended in {everywhere}.")
-    else:
+    if len(set(recommended)) > 1:  # also in one race, if step times decided
         each = [f"{name} in {race}" for name, race in zip(recommended, comparison.names, strict=True)]
         lines.append(f"Recommended: {format_list(each)}.")
+    elif not is_one_race:
+        lines.append(f"{recommended[0]} is recommended in {everywhere}.")
     reversals = comparison.reversals
     lines += [format_reversal(comparison, each) for each in reversals]
-    if not reversals:
+    if not reversals and not is_one_race:
         lines.append("No rank reversal is supported by the intervals of two races.")
     return lines
 

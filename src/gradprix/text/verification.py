@@ -19,23 +19,24 @@ STATUS = {
 KINDS = {"files": "files", "answer": "answer", "runs": "training runs"}
 """Words for the subject of each check."""
 CAUSES = {
-    "hashes": "these files are not those that the manifest lists: {names}",
+    "hashes": "the hashes in the manifest do not agree with {names}",
     "plan": "the plan does not follow from its settings",
     "interim_analyses": "the interim analyses are not those of the protocol, so the error rate is not 5 %",
-    "missing_runs": "the race needs {count} that are missing: {names}",
-    "unused_runs": "{count} are not part of the race, or are in it twice: {names}",
-    "mislabelled_runs": "{count} state another optimizer, seed or hyperparameter than they have: {names}",
+    "missing_runs": "the race needs {count} that the bundle does not have: {names}",
+    "unused_runs": "the bundle has {count} that the race does not have, or has only once: {names}",
+    "mislabelled_runs": "the bundle has {count} with another optimizer, seed or hyperparameter than the race: {names}",
     "record": "the result does not follow from the training runs",
     "impossible": "no race gives these values ({message})",
     "values": "training gives other numbers for {count}",
     "other_task": "{message}",
-    "other_optimizer": "{names}: the code is not that of the race",
+    "other_optimizer": "the code of {names} is not that of the race",
     "code_not_run": "{message} Code of others is run only if you allow it: read it, then give --run-code, or your own "
     "copy with --task and --optimizers",
     "code_unknown": "{message} Its code is not in the bundle: give your own copy with --task and --optimizers",
     "code_fails": "the code cannot be run here: {message}",
     "no_device": "{message}",
     "no_replay": "they were not repeated, because the race could not be replayed",
+    "not_requested": "none was repeated, because the number of runs to repeat was set to 0 (--runs 0)",
 }
 """Explanation of each cause."""
 MOST_VALUES, MOST_NAMES = 6, 5
@@ -49,10 +50,8 @@ def format_conclusion(verification: "Verification") -> str:
         counts[check.status].append(KINDS[check.kind])
     if counts["differs"]:
         return f"This bundle differs from what gradprix finds: {format_list(counts['differs'])}."
-    left = "" if "runs" in {check.kind for check in verification.checks} else "training runs"
-    not_checked = [*counts["not_checked"], *filter(None, [left])]
-    if not_checked:
-        return f"Nothing differs, but not everything was checked: {format_list(not_checked)}."
+    if counts["not_checked"]:
+        return f"Nothing differs, but not everything was checked: {format_list(counts['not_checked'])}."
     if counts["within_noise"]:
         return "Nothing differs by more than the noise of a seed."
     return "Nothing differs."
@@ -86,8 +85,8 @@ def _describe_runs(verification: "Verification") -> str:
     if not sample.is_bitwise:
         return (
             f"{what} repeated here, but not with the versions, processor and rounding that the bundle states. "
-            f"{sample.identical} are equal to the bit, and the others need not be: scores were compared with the "
-            f"differences between its seeds{_format_deviation(sample)}. Smaller changes cannot be found.{other}"
+            f"Equal to the bit: {sample.identical}; the others need not be. Scores were compared with the differences "
+            f"between seeds{_format_deviation(sample)}. Smaller changes cannot be found.{other}"
         )
     how = "to a relative difference of 0.001" if sample.is_loop else "to the bit"
     return f"{what} repeated here, and compared {how}. {format_power(sample)}{other}"
