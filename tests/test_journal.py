@@ -283,7 +283,7 @@ def test_a_result_is_data_frames(finished: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "latex", "parquet"])
 def test_a_race_is_exported(raced: Path, form: str) -> None:
-    needs = {"latex": "jinja2", "parquet": "pyarrow"}.get(form)
+    needs = {"parquet": "pyarrow"}.get(form)
     done = CliRunner().invoke(app, ["export", str(raced), "--to", form, "--out", str(raced / "tables")])
     try:
         needs and __import__(needs)

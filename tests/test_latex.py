@@ -14,7 +14,8 @@ import gradprix as gp
 from command_line import gradprix
 from gradprix.race import make_plan, run
 from gradprix.show.latex import escape_latex, latex_table
-from records import make_record
+from gradprix.show.latex_race import entries_table, verdict_table
+from records import make_record, replace_entry
 from untimed import Untimed
 
 NOISE = [-0.002, 0.001, 0.003, -0.001, 0.002, -0.003, 0.001, -0.001]
@@ -98,10 +99,38 @@ def test_large_numbers_are_powers_of_ten() -> None:
     assert r"3.0 \cdot 10^{7}" in latex_table({"huge": huge})
 
 
+def test_the_caption_says_who_is_ranked_and_how() -> None:
+    table = latex_table(RECORDS)
+    assert "count the optimizers that are in all races" in table
+    assert "the mean rank is the average over the races" in table
+
+
+def test_the_tables_of_a_race_have_the_values_of_the_terminal() -> None:
+    tuned = {"lr": 0.018, "nesterov": True}
+    record = replace_entry(RECORDS["far_apart"], "adam", tuned=tuned, tolerance_decades=0.416825)
+    record = replace_entry(record, "sgd", tuned={"lr": 0.0123456}, bound=None)
+    entries, verdict = entries_table(record), verdict_table(record)
+    rows = parsed(entries)
+    assert list(rows) == ["optimizer", "adam", "lion", "sgd"]
+    titles = dict(zip(rows.pop("optimizer"), zip(*rows.values(), strict=True), strict=True))
+    assert list(titles)[:2] == [r"test accuracy, \%", "at most behind, points"]
+    assert titles["learning rate"] == ("$0.018$", "$0.1$", "$0.01235$")
+    assert titles["nesterov"] == ("True", "--", "--")
+    assert titles["tolerance"][0] == r"$\times 2.6$"
+    assert titles["at most behind, points"][2] == "--"
+    assert re.fullmatch(r"\$97\.0 \\pm \d\.\d\$", titles[r"test accuracy, \%"][0])
+    first = next(line for line in verdict.splitlines() if line.startswith("adam & sgd &"))
+    assert first.split(" & ")[2] == "$+7.00$"
+    for table in (entries, verdict):
+        assert not re.search(r"\d\.\d{6}|-0\.0+\b|more\\_seeds|window", table)
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no LaTeX")
 def test_the_table_compiles(tmp_path: Path) -> None:
     head = r"\documentclass{article}\usepackage{booktabs,amsmath}\begin{document}"
-    (tmp_path / "table.tex").write_text(f"{head}\n{latex_table(RECORDS)}\n\\end{{document}}")
+    record = RECORDS["far_apart"]
+    tables = "\n\n".join([latex_table(RECORDS), entries_table(record), verdict_table(record)])
+    (tmp_path / "table.tex").write_text(f"{head}\n{tables}\n\\end{{document}}")
     subprocess.run(["pdflatex", "-halt-on-error", "table.tex"], cwd=tmp_path, check=True, capture_output=True)
 
 

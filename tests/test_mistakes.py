@@ -72,6 +72,8 @@ LOOPS = {
 OPTIMIZER = """
 import torch
 
+NUMBER = 3
+
 class Nothing:
     pass
 
@@ -107,7 +109,13 @@ MISTAKES = {
     "race digits --optimizers adam": "two optimizers, not 1",
     "race digits --optimizers adam,adam": "entered more than once",
     "race digits --optimizers adam,addam": "Did you mean adam",
+    "race digits --optimizers adam,nosuchopt": "more. Your own is file.py:NAME; `gradprix list optimizers` has all.",
     "race digits --optimizers adam,optimizer.py:Missing": "Missing",
+    "race digits --optimizers adam,optimizer.py:Brokn": "has no Brokn. Did you mean Broken?",
+    "race digits --optimizers adam,optimizer.py": "name the optimizer in it, as optimizer.py:NAME. There is Broken.",
+    "suite --entry nowhere.py": "there is no file nowhere.py",
+    "suite --entry optimizer.py:Broken,adam": "give one optimizer",
+    "suite --entry optimizer.py:NUMBER": "optimizer.py:NUMBER: 3 is neither a gp.rule nor a subclass",
     "race digits --optimizers adam,optimizer.py:Nothing": "neither a gp.rule nor a subclass",
     "race digits --optimizers adam,optimizer.py:Broken --trials 1 --seeds 6": "not today",
     "race digits --tune momentums": "momentums",

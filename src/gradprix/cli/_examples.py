@@ -52,6 +52,7 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
         "suite --plan": "how long all tasks take",
         "suite --tasks digits,charlm": "two tasks",
         "suite --optimizers adamw,muon": "two optimizers on all tasks",
+        "suite --entry my.py:Opt --tasks digits": "yours against tuned ones",
     },
     "app": {"app": "open it in the browser", "app --port 0 --no-open": "print its address alone"},
     "explain": {

@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from gradprix import rules
-from gradprix.rules import Axis, log
+from gradprix.rules import Axis, Rule, log
 from gradprix.rules.modifiers import split_names
 from gradprix.tasks import UnknownNameError
-from gradprix.tasks.registry import import_object
+from gradprix.tasks.registry import import_object, import_source
+from gradprix.utils.wording import format_list
 
 from .entry import ALL_EXAMPLES, Entry
 from .modified_entries import (
@@ -157,7 +160,8 @@ def resolve_entries(name: str | Entry, scheduled: bool = True) -> list[Entry]:
 
     Raises:
         UnknownNameError: if the name is unknown. The error suggests similar names.
-        ValueError: if modifiers are malformed or cannot be applied.
+        TypeError: if the object at a location is no optimizer.
+        ValueError: if modifiers are malformed or cannot be applied, or if a location has no such object.
     """
     chosen = _resolve(name)
     is_users = isinstance(name, Entry) or ":" in name
@@ -179,8 +183,27 @@ def _resolve(name: str | Entry) -> list[Entry]:
         return [ENTRIES[name]]
     if ":" in name:
         rule = import_object(name)
-        return [rule if isinstance(rule, Entry) else Entry(name.rpartition(":")[2].lower(), rule)]
-    raise UnknownNameError("optimizer", name, [*ENTRIES, "all"])
+        try:
+            return [rule if isinstance(rule, Entry) else Entry(name.rpartition(":")[2].lower(), rule)]
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from error
+    if name.endswith(".py"):
+        inside = _optimizers_in(name)
+        there = f" There {'is' if len(inside) == 1 else 'are'} {format_list(inside)}." if inside else ""
+        raise ValueError(f"{name} is a file: name the optimizer in it, as {name}:NAME.{there}")
+    raise UnknownNameError("optimizer", name, ENTRIES, " Your own is file.py:NAME; `gradprix list optimizers` has all.")
+
+
+def _optimizers_in(file: str) -> list[str]:
+    """Return the names of the optimizer classes, rules and entries in a user's file, without imported classes."""
+    module = import_source(file, file)
+
+    def is_optimizer(given: object) -> bool:
+        if isinstance(given, type):
+            return issubclass(given, torch.optim.Optimizer) and given.__module__ == module.__name__
+        return isinstance(given, Rule | Entry)
+
+    return [name for name, given in vars(module).items() if is_optimizer(given)]
 
 
 def with_tuning(chosen: Sequence[Entry], names: Sequence[str], training: Mapping[str, Axis]) -> list[Entry]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .bundle import Provenance
 
 REPORT, PICTURE = "report.html", "report.png"
+FRAME_FORMATS = ("csv", "parquet")
+"""File formats of data frames."""
 PICTURES, BUNDLE = ("png", "svg", "pdf"), "bundle"
 """File formats of figures, and the format of a file that others can verify."""
 
@@ -72,9 +74,9 @@ class Result(SavedResult[RaceRecord]):
         """Write the data frames, the figures of the report, or a bundle that others can verify, to files.
 
         Args:
-            form: `"csv"`, `"parquet"` (needs pyarrow) or `"latex"` for data frames; `"png"`, `"svg"` or `"pdf"` for
-                figures, with their titles and the settings of the race; `"bundle"` for one file with all that others
-                need to check the result.
+            form: `"csv"` or `"parquet"` (needs pyarrow) for data frames; `"latex"` for tables of the entries and of the
+                comparisons, with rounded values; `"png"`, `"svg"` or `"pdf"` for figures, with their titles and the
+                settings of the race; `"bundle"` for one file with all that others need to check the result.
             folder: output folder. Default: the folder of the race.
 
         Returns:
@@ -87,7 +89,10 @@ class Result(SavedResult[RaceRecord]):
         to = self.folder if folder is None else Path(folder)
         if to is None:
             raise ValueError("this race was not saved: pass the output folder.")
-        writers = {"csv": ("to_csv", "csv"), "parquet": ("to_parquet", "parquet"), "latex": ("to_latex", "tex")}
+        if form == "latex":
+            from gradprix.show import write_latex  # `show` depends on this package
+
+            return write_latex(self.record, to)
         if form in PICTURES:
             from gradprix.show import write_figures  # `show` depends on this package
 
@@ -98,20 +103,17 @@ class Result(SavedResult[RaceRecord]):
             if self.folder is None or self.provenance is not None:
                 raise ValueError("a bundle is made from the folder of a race.")
             return [write_bundle(self.folder, to)]
-        if form not in writers:
-            raise ValueError(f"form = {form!r}: it must be one of {', '.join([*writers, *PICTURES, BUNDLE])}.")
-        method, suffix = writers[form]
+        if form not in FRAME_FORMATS:
+            known = ", ".join([*FRAME_FORMATS, "latex", *PICTURES, BUNDLE])
+            raise ValueError(f"form = {form!r}: it must be one of {known}.")
         to.mkdir(parents=True, exist_ok=True)
-        names = ("entries", "verdict") if form == "latex" else ("entries", "verdict", "trials", "finals", "curves")
-        files = [to / f"{name}.{suffix}" for name in names]
-        for name, file in zip(names, files, strict=True):
+        files = {name: to / f"{name}.{form}" for name in ("entries", "verdict", "trials", "finals", "curves")}
+        for name, file in files.items():
             try:
-                text = {"escape": True, "na_rep": "-"} if form == "latex" else {}
-                getattr(self._frame(name), method)(file, index=False, **text)
-            except ImportError as error:
-                needs = "pyarrow" if form == "parquet" else "jinja2"
-                raise ValueError(f"{form} needs {needs}: pip install {needs}.") from error
-        return files
+                getattr(self._frame(name), f"to_{form}")(file, index=False)
+            except ImportError as error:  # csv needs no other package
+                raise ValueError(f"{form} needs pyarrow: pip install pyarrow.") from error
+        return list(files.values())
 
     def _repr_html_(self) -> str:
         """Return the answer and the ranking as HTML, which notebooks display."""

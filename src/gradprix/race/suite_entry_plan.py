@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from gradprix.rules.modifiers import split_names
 from gradprix.tasks import Task, find
 from gradprix.training.trial import Trial
 from gradprix.utils.run_info import cpu_model
@@ -105,7 +106,8 @@ def suite_entry_plans(
     """
     known = load_published() if published is None else {task.task: task for task in published}
     names = choose_tasks(tasks, known, "task of the published suite")
-    entries = resolve_entries(entry)
+    given = split_names(entry) if isinstance(entry, str) else [entry]
+    entries = resolve_entries(given[0]) if len(given) == 1 else []
     if len(entries) != 1:
         raise ValueError(f"entry = {entry}: give one optimizer, such as mine.py:MyOpt.")
     label = entries[0].name

@@ -18,6 +18,7 @@ _MODULES = {
     "tune_plan": "_tune",
     "verification_answer": "verification",
     "write_figures": "_export",
+    "write_latex": "latex_race",
     "write_picture": "_export",
     "write_report": "_report",
     "write_tune_page": "_tune",
@@ -38,6 +39,7 @@ __all__ = [
     "tune_plan",
     "verification_answer",
     "write_figures",
+    "write_latex",
     "write_picture",
     "write_report",
     "write_tune_page",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from ._suite import suite_page
     from ._suite_entry import suite_entry_answer, suite_entry_page
     from ._tune import tune_answer, tune_page, tune_plan, write_tune_page
+    from .latex_race import write_latex
     from .terminal import answer
     from .verification import verification_answer, write_verified_report
 

@@ -1,4 +1,4 @@
-"""Table of several races in LaTeX."""
+"""Table of several races in LaTeX, and the formatting of cells."""
 
 import math
 import re
@@ -15,6 +15,7 @@ ERRORS: dict[ErrorBar, str] = {"ci95": r"half-width of the 95\,\% confidence int
 """Description of each kind of error bar."""
 WINS, SLIGHTLY_AHEAD, NOT_COMPARED = "*", r"\circ", "?"
 """Marks of an entry that the best one wins against, is slightly ahead of, or is not compared with."""
+PLUS_MINUS, TIMES = r"\pm", r"\times "
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -72,7 +73,13 @@ def latex_table(records: Mapping[str, RaceRecord], error: ErrorBar = "ci95") -> 
             for title, cells in (("wins/ties/losses", totals), ("mean rank", ranks))
         ]
     head = ["", *map(escape_latex, entries)]
-    body = [_line(head), r"\midrule", *map(_line, rows), *([r"\midrule"] if last else []), *map(_line, last)]
+    body = [
+        format_line(head),
+        r"\midrule",
+        *map(format_line, rows),
+        *([r"\midrule"] if last else []),
+        *map(format_line, last),
+    ]
     return "\n".join(
         [
             r"% needs \usepackage{booktabs,amsmath}",
@@ -90,8 +97,24 @@ def latex_table(records: Mapping[str, RaceRecord], error: ErrorBar = "ci95") -> 
     )
 
 
-def _line(cells: Sequence[str]) -> str:
+def format_line(cells: Sequence[str]) -> str:
+    """Return a row of a table, whose cells are LaTeX."""
     return f"{' & '.join(cells)} \\\\"
+
+
+def format_math(number: str) -> str:
+    r"""Return a formatted number, mean with error, or factor in the mathematical mode, without its per cent sign.
+
+    Example:
+        >>> format_math("97.6 ± 0.2 %"), format_math("−0.12"), format_math("1.2e+06")
+        ('$97.6 \\pm 0.2$', '$-0.12$', '$1.2 \\cdot 10^{6}$')
+    """
+    plain = number.replace("\N{NO-BREAK SPACE}", " ").removesuffix(" %").replace("−", "-")
+    return f"${_format_powers(plain.replace('±', PLUS_MINUS).replace('×', TIMES))}$"
+
+
+def _format_powers(number: str) -> str:
+    return re.sub(r"e\+?(-?)0*(\d+)", r" \\cdot 10^{\1\2}", number)
 
 
 def _row_title(name: str, record: RaceRecord) -> str:
@@ -113,8 +136,9 @@ def _caption(records: Mapping[str, RaceRecord], error: ErrorBar) -> str:
     legend = "; ".join(f"${{}}^{{{mark}}}$: {text}" for mark, text in marks)
     return (
         rf"Mean $\pm$ {ERRORS[error]} over {count} held-out seeds. Bold: best mean. {legend} (simultaneous comparisons "
-        r"of each race, 5\,\%). Wins, ties and losses against the other optimizers: a tie is a difference that is not "
-        "significant."
+        r"of each race, 5\,\%). Wins, ties, losses and mean ranks count the optimizers that are in all races: a tie is "
+        "a difference that is not significant. An optimizer's rank in a race is one, plus one for each loss, plus a "
+        "half for each tie; the mean rank is the average over the races."
     )
 
 
@@ -144,7 +168,7 @@ def _number(value: float, places: int) -> str:
     """Format a number for the mathematical mode, with a power of ten if it is large."""
     if abs(value) < 1e5:
         return f"{value:.{places}f}"
-    return re.sub(r"e\+?(-?)0*(\d+)", r" \\cdot 10^{\1\2}", f"{value:.1e}")
+    return _format_powers(f"{value:.1e}")
 
 
 def _mark(record: RaceRecord, best: str, other: str) -> str:

@@ -3,8 +3,9 @@
 import difflib
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .builtin import charlm, diamonds, digits, generate, long_tail, mnist, segment, sentiment, translate
@@ -29,6 +30,8 @@ PACKAGED: dict[str, TaskFactory] = {
 """Built-in tasks whose examples are distributed inside Python packages."""
 MAKERS: dict[str, TaskFactory] = {**PACKAGED, "fashion": mnist.make_fashion, "cifar10": mnist.make_cifar10}
 """All built-in tasks, including those whose examples the user has to provide."""
+MAX_LISTED = 16
+"""Maximum number of known names that the message about an unknown one lists."""
 PRESETS = ("small", "default", "large")
 """Sizes of built-in tasks: a run of `small` takes seconds, of `default` minutes; `large` needs a larger machine."""
 ALL: dict[str, Task] = {name: make("default", None) for name, make in PACKAGED.items()}
@@ -48,8 +51,16 @@ class UnknownNameError(ValueError):
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = list(known)
         closest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        suggestion = f"Did you mean {' or '.join(closest)}?" if closest else f"There are: {', '.join(known)}."
+        suggestion = f"Did you mean {' or '.join(closest)}?" if closest else f"There are: {_list_nearest(name, known)}."
         super().__init__(f"no {kind} is called {name!r}. {suggestion}{hint}")
+
+
+def _list_nearest(name: str, known: Sequence[str]) -> str:
+    """List known names; if there are many, those that are most similar to a name, and the number of the others."""
+    if len(known) <= MAX_LISTED:
+        return ", ".join(known)
+    nearest = difflib.get_close_matches(name, known, n=MAX_LISTED, cutoff=0.0)
+    return f"{', '.join(nearest)} and {len(known) - len(nearest)} more"
 
 
 def built_in(name: str, preset: str = "default", path: str | Path | None = None) -> Task:
@@ -107,14 +118,32 @@ def import_object(place: str) -> Any:
         ValueError: if the file, module or object does not exist, or loading fails.
     """
     where, _, name = place.rpartition(":")
-    file = Path(where)
+    module = import_source(where, place)
+    if not hasattr(module, name):
+        public = [each for each in vars(module) if not each.startswith("_")]
+        closest = difflib.get_close_matches(name, public, n=1)
+        raise ValueError(f"{place}: {where} has no {name}.{''.join(f' Did you mean {each}?' for each in closest)}")
+    return getattr(module, name)
+
+
+def import_source(where: str, place: str) -> ModuleType:
+    """Import a user's file or a module.
+
+    Args:
+        where: path of the file, or name of the module.
+        place: location of the object that is looked for, for error messages.
+
+    Raises:
+        ValueError: if the file or module does not exist, or loading fails.
+    """
+    file, name = Path(where), place.rpartition(":")[2]
     if where.endswith(".py"):
         if not file.is_file():
             raise ValueError(f"{place}: there is no file {where}.")
     elif (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # as `python -m` would
     try:
-        module = load_file(file) if where.endswith(".py") else load_module(where)
+        return load_file(file) if where.endswith(".py") else load_module(where)
     except ImportError as error:
         cure = ""
         if "relative import" in str(error) and where.endswith(".py"):
@@ -126,6 +155,3 @@ def import_object(place: str) -> Any:
         last = find_users_frame(error) or traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {first_line(error)}"
         raise ValueError(f"{place} fails while loading: {what} ({last.filename}:{last.lineno}).") from error
-    if not hasattr(module, name):
-        raise ValueError(f"{place}: {where} has no {name}.")
-    return getattr(module, name)
