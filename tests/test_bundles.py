@@ -22,7 +22,7 @@ from rich.console import Console
 import gradprix as gp
 from command_line import gradprix
 from gradprix.race import BundleError, JournalError, LiveProgress, Plan, make_plan, run, verify, write_bundle
-from gradprix.race.bundle import MANIFEST, Bundle, pack_bundle, read_bundle
+from gradprix.race.bundle import CODE, FIXED_FILES, MANIFEST, Bundle, pack_bundle, read_bundle
 from gradprix.race.bundle_archive import ArchiveError, pack, unpack
 from gradprix.race.entry import twin
 from gradprix.race.rebuilt_plan import rebuild_plan
@@ -451,6 +451,26 @@ def test_a_shift_of_one_optimizer_is_found_in_a_bundle_that_states_another_machi
     verification = verify(file, runs=1, seed=0, engine=Untimed(1))
     assert status_of(verification, CheckKind.ANSWER) is Status.AGREES
     assert status_of(verification, CheckKind.RUNS) is (Status.DIFFERS if is_found else Status.WITHIN_NOISE)
+
+
+def test_a_loss_that_contradicts_the_curve_is_named(digits: Path, tmp_path: Path) -> None:
+    """On another machine, where scores are compared within the noise and this score is equal."""
+
+    def change(content: Any) -> None:
+        content["setup"]["environment"] = ELSEWHERE
+        for row in finals(content, "momentum"):
+            row["outcome"]["test_loss"] += 1
+
+    file = forged(read_bundle(digits), change, tmp_path / digits.name)
+    verification = verify(file, runs=1, seed=0, engine=Untimed(1))
+    differences = [each for check in verification.checks for finding in check.findings for each in finding.differences]
+    assert differences
+    assert all(each.where.endswith(": test_loss") and each.stated != each.actual for each in differences)
+
+
+def test_the_guide_lists_the_files_of_a_bundle() -> None:
+    guide = (Path(__file__).parents[1] / "docs/bundles.md").read_text()
+    assert all(f"| `{name}` |" in guide for name in (MANIFEST, *FIXED_FILES, CODE))
 
 
 def test_a_damaged_file_is_found(digits: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from .rebuilt_plan import CodeFolder, CodeNotLoadedError, as_entry, find_optimiz
 from .record import RaceRecord
 from .replay import format_trial
 from .rerun import LOOP_TOLERANCE
-from .run_comparison import NoiseScale, RunLength, compare_runs, compare_within_noise
+from .run_comparison import SAME_WEIGHTS, NoiseScale, RunLength, compare_runs, compare_within_noise
 from .run_sample import SHARE, detection_probability, draw_sample
 from .setup import describe_machine
 from .value_comparison import Difference
@@ -231,11 +231,12 @@ def _compare_to_the_bit(
     wrong = {key: each for key, each in differences.items() if each}
     if not wrong:
         return []
-    values = tuple(
-        Difference(f"{format_trial(trials[key])}: {first.where}", first.stated, first.actual)
-        for key, (first, *_) in wrong.items()
-    )
+    values = tuple(_difference_of_run(trials[key], first) for key, (first, *_) in wrong.items())
     return [Finding(cause=Cause.VALUES, differences=values)]
+
+
+def _difference_of_run(trial: Trial, difference: Difference) -> Difference:
+    return structs.replace(difference, where=f"{format_trial(trial)}: {difference.where}")
 
 
 def _compare_within_noise(
@@ -251,7 +252,10 @@ def _compare_within_noise(
     chosen = {key: trials[key] for key in again}
     result = compare_within_noise(chosen, stated, again, scales, record.plan.metric.higher_is_better)
     values = [
-        Difference.from_values(format_trial(trials[key]), one, other) for key, (one, other) in result.different.items()
+        Difference.from_values(format_trial(trials[key]), one, other)
+        if one != other  # equal if other numbers contradict the losses, which are equal to the bit
+        else _difference_of_run(trials[key], compare_runs(stated[key], again[key], SAME_WEIGHTS)[0])
+        for key, (one, other) in result.different.items()
     ]
     values += [
         Difference(f"{name}, mean of its final runs", "0", f"{shift:+.4g}") for name, shift in result.shifted.items()
