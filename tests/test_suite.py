@@ -153,6 +153,20 @@ def test_statements_say_if_they_depend_on_a_task() -> None:
     assert format_suite(behind(a=(0, 0), b=(1, 1)))[0].endswith("The choice is the same whichever task is left out.")
 
 
+@pytest.mark.parametrize(
+    ("behind_on_second", "expected"),
+    [
+        (0.0, "On every task, the optimizer that its race recommends has the best mean: a regret of 0 margins."),
+        (0.5, "recommends is 0.25 margins behind the best mean on average, at most 0.50 (two)."),
+    ],
+)
+def test_regret_of_the_recommended_optimizers(behind_on_second: float, expected: str) -> None:
+    first = raced({"a": 0.9, "b": 0.8})
+    second = raced({"a": 0.5, "b": 0.5 - 0.01 * behind_on_second})
+    second = replace(second, verdict=replace(second.verdict, recommended="b" if behind_on_second else "a"))
+    assert any(sentence.endswith(expected) for sentence in format_suite(summed_up({"one": first, "two": second})))
+
+
 def test_a_single_task_says_nothing_about_leaving_it_out() -> None:
     assert not any("left out" in sentence for sentence in format_suite(behind(a=(0,), b=(1,))))
 

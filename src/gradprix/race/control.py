@@ -30,8 +30,8 @@ CONTROL_SEEDS = 2
 """Number of final runs of each of these entries that are repeated."""
 ROUNDING_DEVIATION = 0.1
 """Standard deviation, in margins, of a shift of all means of a task on another CPU: an upper bound. No shift was found
-on `tailed`, 0.02 ± 0.06 margins (two standard errors), although a quarter of its runs ended elsewhere
-(studies/suite_entry.py)."""
+on `digits`, −0.02 ± 0.05 margins (two standard errors), and on `tailed`, 0.03 ± 0.03, although a quarter of the runs of
+`tailed` ended elsewhere (studies/suite_entry.py)."""
 MOST_SCATTER = 2.0
 """Standard deviation between seeds, as a multiple of the median of all entries, above which an entry is no control."""
 REFUSED_LEVEL = 0.001

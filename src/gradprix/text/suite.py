@@ -99,6 +99,8 @@ def _complete(summary: "SuiteSummary") -> str:
 def format_recommendation(summary: "SuiteSummary") -> str:
     """Format the regret of the recommended entries of all tasks."""
     regret = summary.recommendation
+    if not regret.largest:
+        return "On every task, the optimizer that its race recommends has the best mean: a regret of 0 margins."
     return (
         f"The optimizer that the race on a task recommends is {regret.mean:.2f} margins behind the best mean on "
         f"average, at most {regret.largest:.2f} ({regret.worst_task})."
