@@ -180,7 +180,8 @@ def main() -> None:
     summary = summarize(tasks)
     print(summary)
     if not sys.argv[1:]:
-        write(FILE, {**summary, "tasks": tasks})
+        # Runs of interrupted calls are reused, so that the duration of this call says nothing.
+        write(FILE, {"seconds": None, **summary, "tasks": tasks})
 
 
 if __name__ == "__main__":

@@ -32,5 +32,5 @@ def describe(record: Mapping[str, Any]) -> tuple[str, ...]:
         record.get("date", "–"),
         ", ".join(filter(None, cells)) or "–",
         record.get("versions", {}).get("torch", "–"),
-        duration(record["seconds"]) if "seconds" in record else "–",
+        duration(record["seconds"]) if record.get("seconds") else "–",
     )
